@@ -1,0 +1,33 @@
+# Everything that is done with this tree. `make help` lists it.
+
+GO ?= go
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test lint fmt bench needs
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## start edge, origin, a demo shop and a crowd of fans in one process; needs nothing but Go
+	$(GO) run ./deploy/waitingroom -crowd 200
+
+build: ## build the three programs into bin/
+	$(GO) build -o bin/ ./deploy/waitingroom ./origin/cmd/waitingroom-origin ./edge/cmd/waitingroom-edge
+
+test: needs ## run all tests under the race detector, with a real Redis, Chromium and node
+	$(GO) test -race -timeout 9m ./...
+
+needs: ## install what the tests need besides Go, or say what is missing
+	@.ci/needs
+
+lint: ## gofmt, go vet and staticcheck
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "run make fmt: $$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+fmt: ## format the Go code
+	gofmt -w $$(git ls-files '*.go')
+
+bench: ## run the micro-benchmarks that stand beside the code
+	$(GO) test -run '^$$' -bench . -benchmem ./...

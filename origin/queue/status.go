@@ -1,0 +1,126 @@
+package queue
+
+import (
+	"strconv"
+	"time"
+)
+
+// Status is what a fan is told, in answers and in every live event.
+type Status struct {
+	State      TicketState `json:"state"`
+	Reason     string      `json:"reason,omitzero"`
+	QueueState State       `json:"queueState"`
+	Position   uint64      `json:"position"`
+	// Ahead is null once the ticket does not wait any more.
+	Ahead *uint64 `json:"ahead"`
+	// WaitSeconds is null while there is no measure to estimate from.
+	WaitSeconds      *Wait     `json:"waitSeconds"`
+	LikelySoldOut    bool      `json:"likelySoldOut"`
+	OpensAt          time.Time `json:"opensAt,omitzero"`
+	ClaimBy          time.Time `json:"claimBy,omitzero"`
+	HeldUntil        time.Time `json:"heldUntil,omitzero"`
+	SessionExpiresAt time.Time `json:"sessionExpiresAt,omitzero"`
+	PollAfterSeconds int       `json:"pollAfterSeconds"`
+	Now              time.Time `json:"now"`
+	// Seq is generation.entry; a client ignores a status with a lower entry of the same
+	// generation.
+	Seq string `json:"seq"`
+	// Stale says that the edge has lost contact with the origin and tells its last knowledge.
+	Stale bool `json:"stale"`
+}
+
+// Wait is an estimated range of seconds.
+type Wait struct {
+	P50 int `json:"p50"`
+	P90 int `json:"p90"`
+}
+
+// Status computes what the holder of a position is told at a moment at which the position was
+// seen.
+func (v *View) Status(position uint64, now time.Time) Status {
+	s := Status{
+		QueueState: v.Settings.State,
+		Position:   position,
+		Now:        now,
+		Seq:        Seq(v.Generation(), v.Number),
+	}
+	switch fate := v.Fate(position); fate {
+	case Claimed:
+		s.State = TicketActive
+		if session, running := v.Session(position); running {
+			s.SessionExpiresAt = session.ExpiresAt
+			if !now.Before(session.ExpiresAt) {
+				// It is over, though the entry that ends it is yet to come.
+				s.State, s.SessionExpiresAt = TicketEnded, time.Time{}
+			}
+		}
+	case Ended:
+		s.State = TicketEnded
+	case Expired:
+		s.State, s.Reason = TicketExpired, ReasonAbsent
+	case Missed:
+		s.State, s.Reason = TicketExpired, ReasonMissed
+	case Left:
+		s.State = TicketLeft
+	default:
+		v.statusInLine(position, now, &s)
+	}
+	var ahead uint64
+	if s.Ahead != nil {
+		ahead = *s.Ahead
+	}
+	poll := PollAfter(s.State, ahead, v.RatePerMinute(now), v.Settings.TurnLength())
+	s.PollAfterSeconds = int(poll / time.Second)
+	return s
+}
+
+func (v *View) statusInLine(position uint64, now time.Time, s *Status) {
+	if v.Settings.State == Closed {
+		s.State = TicketClosed
+		return
+	}
+	s.HeldUntil = now.Add(v.Settings.Hold()).Truncate(time.Second)
+	if claimBy, running := v.Offer(position); running {
+		s.State, s.ClaimBy = TicketAdmitted, claimBy
+		return
+	}
+	s.State = TicketWaiting
+	if v.Settings.State == Scheduled {
+		s.State = TicketScheduled
+	}
+	ahead := v.Ahead(position)
+	s.Ahead = &ahead
+}
+
+// Seq names the entry of a queue's log from which something was computed.
+func Seq(generation string, entry uint64) string {
+	return generation + "." + strconv.FormatUint(entry, 10)
+}
+
+// Summary is the public state of a queue: the same for everybody, and enough to compute anyone's
+// Ahead.
+type Summary struct {
+	QueueState    State     `json:"queueState"`
+	Watermark     uint64    `json:"watermark"`
+	Issued        uint64    `json:"issued"`
+	Waiting       int       `json:"waiting"`
+	Owed          int       `json:"owed"`
+	RatePerMinute int       `json:"ratePerMinute"`
+	FirstBlock    uint64    `json:"firstBlock"`
+	Blocks        []int     `json:"blocks"`
+	Bits          []byte    `json:"bits"` // base64
+	Turn          uint64    `json:"turn"`
+	Seq           string    `json:"seq"`
+	Now           time.Time `json:"now"`
+}
+
+// Summary computes the public state at a moment.
+func (v *View) Summary(now time.Time) Summary {
+	firstBlock, counts, bits := v.Blocks()
+	return Summary{
+		QueueState: v.Settings.State, Watermark: v.Watermark, Issued: v.Issued,
+		Waiting: v.Waiting, Owed: v.Owed, RatePerMinute: v.RatePerMinute(now),
+		FirstBlock: firstBlock, Blocks: counts, Bits: bits,
+		Turn: v.Turn, Seq: Seq(v.Generation(), v.Number), Now: now,
+	}
+}

@@ -1,0 +1,258 @@
+package queue
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// BlockSize is the number of positions that are counted together.
+const BlockSize = 1024
+
+const (
+	rateSlice  = 10 * time.Second
+	rateSlices = 6 // one minute
+)
+
+// View is a queue as its log tells it, up to one entry. It is immutable: Apply returns the next
+// one, which shares what did not change, so readers need no lock.
+type View struct {
+	ID          ID
+	Incarnation string
+	Generations []string
+	CreatedAt   time.Time
+	Settings    Settings
+	Number      uint64 // the last entry that was applied
+	Issued      uint64
+	Watermark   uint64
+	Turn        uint64
+
+	// Offers and Sessions are those that run; Waiting are the positions that wait without an
+	// offer, and Owed the part of them at or below the watermark.
+	Offers, Sessions int
+	Waiting, Owed    int
+
+	blocks   []*block
+	ahead    []uint64   // for each block: who is not done beyond the watermark, before this block
+	admitted []Admitted // oldest first
+}
+
+// block holds positions index*BlockSize+1 … (index+1)*BlockSize.
+type block struct {
+	fates    [BlockSize / 2]byte // 4 bits each, high half first
+	done     int
+	offers   map[uint64]time.Time
+	sessions map[uint64]Session
+}
+
+// NewView builds the view of a snapshot.
+func NewView(s Snapshot) *View {
+	v := &View{
+		ID: s.ID, Incarnation: s.Incarnation, Generations: s.Generations, CreatedAt: s.CreatedAt,
+		Settings: s.Settings, Number: s.Number, Issued: s.Issued, Watermark: s.Watermark, Turn: s.Turn,
+		admitted: slices.Clone(s.Admitted),
+	}
+	e := editor{View: v}
+	e.grow(s.Issued)
+	for i, b := range v.blocks {
+		fates := s.Fates[min(i*len(b.fates), len(s.Fates)):]
+		copy(b.fates[:], fates)
+		for n := range uint64(BlockSize) {
+			if b.fate(n).Done() {
+				b.done++
+			}
+		}
+	}
+	for _, o := range s.Offers {
+		e.offer(o.Position, o.ClaimBy)
+	}
+	for _, session := range s.Sessions {
+		e.start(session)
+	}
+	v.count()
+	return v
+}
+
+// Snapshot is the inverse of NewView.
+func (v *View) Snapshot() Snapshot {
+	s := Snapshot{
+		ID: v.ID, Incarnation: v.Incarnation, Generations: v.Generations, CreatedAt: v.CreatedAt,
+		Settings: v.Settings, Number: v.Number, Issued: v.Issued, Watermark: v.Watermark, Turn: v.Turn,
+		Fates:    make([]byte, 0, len(v.blocks)*BlockSize/2),
+		Admitted: v.admitted,
+	}
+	for _, b := range v.blocks {
+		s.Fates = append(s.Fates, b.fates[:]...)
+		for _, position := range slices.Sorted(maps.Keys(b.offers)) {
+			s.Offers = append(s.Offers, Offer{position, b.offers[position]})
+		}
+		for _, position := range slices.Sorted(maps.Keys(b.sessions)) {
+			s.Sessions = append(s.Sessions, b.sessions[position])
+		}
+	}
+	return s
+}
+
+// Generation is the name of the running memory of the queue.
+func (v *View) Generation() string { return v.Generations[len(v.Generations)-1] }
+
+// Knows reports whether tickets of this generation are valid.
+func (v *View) Knows(generation string) bool { return slices.Contains(v.Generations, generation) }
+
+// Apply returns the view after the entries, which follow on v.Number without a gap; ok is false
+// when they do not, and a snapshot is needed. Entries that v already has are passed over.
+func (v *View) Apply(entries []Entry) (next *View, ok bool) {
+	next = &View{}
+	*next = *v
+	e := editor{View: next, old: v.blocks}
+	next.blocks = slices.Clone(v.blocks)
+	next.admitted = slices.Clone(v.admitted)
+	for _, entry := range entries {
+		if entry.Number <= next.Number {
+			continue
+		}
+		if entry.Number != next.Number+1 {
+			return nil, false
+		}
+		e.apply(entry)
+		next.Number = entry.Number
+	}
+	next.count()
+	return next, true
+}
+
+// count brings the totals and the prefix sums up to date.
+func (v *View) count() {
+	v.ahead = make([]uint64, len(v.blocks)+1)
+	first := int(v.Watermark / BlockSize)
+	done, owedDone := 0, 0
+	owedOffers := 0
+	for i, b := range v.blocks {
+		done += b.done
+		if i < first {
+			owedDone += b.done
+			owedOffers += len(b.offers)
+			continue
+		}
+		if i == first {
+			within := b.doneBefore(v.Watermark % BlockSize)
+			owedDone += within
+			owedOffers += len(b.offers) // offers are never beyond the watermark
+			v.ahead[i+1] = BlockSize - v.Watermark%BlockSize - uint64(b.done-within)
+			continue
+		}
+		v.ahead[i+1] = v.ahead[i] + uint64(BlockSize-b.done)
+	}
+	v.Waiting = int(v.Issued) - done - v.Offers
+	v.Owed = int(v.Watermark) - owedDone - owedOffers
+}
+
+// Fate is what became of a position; a position that the view does not know yet waits.
+func (v *View) Fate(position uint64) Fate {
+	if b := v.block(position); b != nil {
+		return b.fate((position - 1) % BlockSize)
+	}
+	return Waiting
+}
+
+// Offer returns until when the position's running offer can be claimed.
+func (v *View) Offer(position uint64) (claimBy time.Time, running bool) {
+	if b := v.block(position); b != nil {
+		claimBy, running = b.offers[position]
+	}
+	return claimBy, running
+}
+
+// Session returns the position's running session.
+func (v *View) Session(position uint64) (s Session, running bool) {
+	if b := v.block(position); b != nil {
+		s, running = b.sessions[position]
+	}
+	return s, running
+}
+
+// Ahead is an upper bound of how many positions strictly between the watermark and this one are
+// not done: exact in the watermark's block, elsewhere the count of the earlier blocks plus the
+// smaller of the offset in the own block and that block's count less one. Positions that were
+// not issued count as not done, so it never rises.
+func (v *View) Ahead(position uint64) uint64 {
+	if position <= v.Watermark+1 {
+		return 0
+	}
+	index, offset := (position-1)/BlockSize, (position-1)%BlockSize
+	first := v.Watermark / BlockSize
+	if index == first {
+		between := position - 1 - v.Watermark
+		if b := v.block(position); b != nil {
+			between -= uint64(b.doneBefore(offset) - b.doneBefore(v.Watermark%BlockSize))
+		}
+		return between
+	}
+	if index >= uint64(len(v.blocks)) {
+		// The join is newer than this view: nobody beyond its blocks is known to be done.
+		known := uint64(len(v.blocks))
+		if known <= first {
+			return position - 1 - v.Watermark
+		}
+		return v.ahead[known] + position - 1 - known*BlockSize
+	}
+	open := uint64(BlockSize - v.blocks[index].done)
+	return v.ahead[index] + min(offset, max(open, 1)-1)
+}
+
+// Blocks returns the counts that let anybody compute Ahead: firstBlock is the first position of
+// the block of the watermark, counts[i] the positions not done in block i from there, those at
+// or below the watermark not counted, and bits the first block, low bit first, 1 = not done.
+func (v *View) Blocks() (firstBlock uint64, counts []int, bits []byte) {
+	first := v.Watermark / BlockSize
+	firstBlock = first*BlockSize + 1
+	counts = []int{}
+	for i := first; i < uint64(len(v.blocks)); i++ {
+		counts = append(counts, int(v.ahead[i+1]-v.ahead[i]))
+	}
+	bits = make([]byte, BlockSize/8)
+	for n := v.Watermark % BlockSize; n < BlockSize; n++ {
+		if first >= uint64(len(v.blocks)) || !v.blocks[first].fate(n).Done() {
+			bits[n/8] |= 1 << (n % 8)
+		}
+	}
+	return firstBlock, counts, bits
+}
+
+// RatePerMinute is the number of offers made in the last minute.
+func (v *View) RatePerMinute(now time.Time) int {
+	n := 0
+	for _, a := range v.admitted {
+		if now.Sub(a.At) < rateSlices*rateSlice {
+			n += a.Count
+		}
+	}
+	return n
+}
+
+func (v *View) block(position uint64) *block {
+	if index := (position - 1) / BlockSize; position > 0 && index < uint64(len(v.blocks)) {
+		return v.blocks[index]
+	}
+	return nil
+}
+
+// fate returns the fate of the n-th position of the block, from 0.
+func (b *block) fate(n uint64) Fate {
+	pair := b.fates[n/2]
+	if n%2 == 0 {
+		return Fate(pair >> 4)
+	}
+	return Fate(pair & 0x0f)
+}
+
+// doneBefore counts the done among the first n positions of the block.
+func (b *block) doneBefore(n uint64) int {
+	done := 0
+	for i := range min(n, BlockSize) {
+		if b.fate(i).Done() {
+			done++
+		}
+	}
+	return done
+}

@@ -1,0 +1,150 @@
+package queue
+
+import (
+	"maps"
+	"time"
+)
+
+// editor changes a view that nobody else sees yet. A block is copied before its first change
+// where it is shared with the view that the editor started from.
+type editor struct {
+	*View
+	old []*block
+}
+
+func (e *editor) apply(entry Entry) {
+	switch entry.Kind {
+	case EntryJoined:
+		e.grow(entry.Issued)
+	case EntryOffered:
+		e.grow(entry.Issued)
+		e.Watermark = max(e.Watermark, entry.Watermark)
+		for _, position := range entry.Positions {
+			e.offer(position, entry.Until)
+		}
+		e.record(entry.At, len(entry.Positions))
+	case EntryClaimed:
+		for _, position := range entry.Positions {
+			e.take(position)
+			e.setFate(position, Claimed)
+			e.start(Session{position, entry.Session, entry.Since, entry.Until})
+		}
+	case EntryLapsed, EntryWithdrawn:
+		for _, position := range entry.Positions {
+			e.take(position)
+		}
+	case EntryProlonged:
+		e.prolong(entry.Until.Sub(entry.Since))
+	case EntryDone:
+		for _, position := range entry.Positions {
+			e.take(position)
+			e.stop(position)
+			e.setFate(position, entry.Fate)
+		}
+	case EntrySettings:
+		if entry.Settings != nil {
+			e.Settings = *entry.Settings
+		}
+	case EntryTurn:
+		e.Turn = entry.Turn
+	}
+}
+
+func (e *editor) grow(issued uint64) {
+	e.Issued = max(e.Issued, issued)
+	for uint64(len(e.blocks))*BlockSize < e.Issued {
+		e.blocks = append(e.blocks, &block{})
+	}
+}
+
+// edit returns the position's block, ready to be changed.
+func (e *editor) edit(position uint64) *block {
+	e.grow(position)
+	index := int((position - 1) / BlockSize)
+	b := e.blocks[index]
+	if index < len(e.old) && e.old[index] == b {
+		own := *b
+		own.offers, own.sessions = maps.Clone(b.offers), maps.Clone(b.sessions)
+		e.blocks[index] = &own
+		b = &own
+	}
+	return b
+}
+
+func (e *editor) offer(position uint64, claimBy time.Time) {
+	b := e.edit(position)
+	if _, running := b.offers[position]; !running {
+		e.Offers++
+	}
+	if b.offers == nil {
+		b.offers = make(map[uint64]time.Time)
+	}
+	b.offers[position] = claimBy
+	e.Watermark = max(e.Watermark, position)
+}
+
+// take removes the position's offer, if there is one.
+func (e *editor) take(position uint64) {
+	if _, running := e.Offer(position); running {
+		delete(e.edit(position).offers, position)
+		e.Offers--
+	}
+}
+
+func (e *editor) start(s Session) {
+	b := e.edit(s.Position)
+	if _, running := b.sessions[s.Position]; !running {
+		e.Sessions++
+	}
+	if b.sessions == nil {
+		b.sessions = make(map[uint64]Session)
+	}
+	b.sessions[s.Position] = s
+}
+
+// stop removes the position's session, if there is one.
+func (e *editor) stop(position uint64) {
+	if _, running := e.Session(position); running {
+		delete(e.edit(position).sessions, position)
+		e.Sessions--
+	}
+}
+
+func (e *editor) setFate(position uint64, fate Fate) {
+	b, n := e.edit(position), (position-1)%BlockSize
+	if was := b.fate(n).Done(); !was && fate.Done() {
+		b.done++
+	} else if was && !fate.Done() {
+		b.done--
+	}
+	if n%2 == 0 {
+		b.fates[n/2] = b.fates[n/2]&0x0f | byte(fate)<<4
+	} else {
+		b.fates[n/2] = b.fates[n/2]&0xf0 | byte(fate)
+	}
+}
+
+func (e *editor) prolong(by time.Duration) {
+	for i := range e.blocks {
+		if len(e.blocks[i].offers) == 0 {
+			continue
+		}
+		b := e.edit(uint64(i)*BlockSize + 1)
+		for position, claimBy := range b.offers {
+			b.offers[position] = claimBy.Add(by)
+		}
+	}
+}
+
+// record counts offers into slices of ten seconds and forgets those that no rate needs.
+func (e *editor) record(at time.Time, n int) {
+	start := at.Truncate(rateSlice)
+	if last := len(e.admitted) - 1; last >= 0 && e.admitted[last].At.Equal(start) {
+		e.admitted[last].Count += n
+	} else {
+		e.admitted = append(e.admitted, Admitted{start, n})
+	}
+	for len(e.admitted) > 0 && at.Sub(e.admitted[0].At) >= (rateSlices+1)*rateSlice {
+		e.admitted = e.admitted[1:]
+	}
+}
