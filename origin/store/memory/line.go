@@ -1,0 +1,323 @@
+package memory
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"waitingroom/origin/queue"
+	"waitingroom/origin/store"
+)
+
+const (
+	batchesKept   = 256
+	batchesKeptOn = time.Minute
+)
+
+// batches are the answers to one edge's last batches, by ascending sequence number.
+type batches struct {
+	answers []answer
+	// forgotten is the highest sequence number that is remembered no more.
+	forgotten uint64
+	touched   time.Time
+}
+
+type answer struct {
+	seq    uint64
+	at     time.Time
+	result store.JoinResult
+}
+
+// forget drops the answers that are too many or too old.
+func (b *batches) forget(now time.Time) {
+	n := 0
+	for n < len(b.answers) && (len(b.answers)-n > batchesKept || now.Sub(b.answers[n].at) >= batchesKeptOn) {
+		b.forgotten = max(b.forgotten, b.answers[n].seq)
+		n++
+	}
+	b.answers = slices.Delete(b.answers, 0, n)
+}
+
+func (b *batches) find(seq uint64) (index int, found bool) {
+	return slices.BinarySearchFunc(b.answers, seq, func(a answer, seq uint64) int { return cmp.Compare(a.seq, seq) })
+}
+
+// Join implements store.Line.
+func (s *Store) Join(ctx context.Context, batch store.JoinBatch) (store.JoinResult, error) {
+	var result store.JoinResult
+	ack, err := s.change(ctx, batch.Queue, batch.Now, func(q *state) (err error) {
+		result, err = q.join(batch)
+		return err
+	})
+	if err != nil {
+		return store.JoinResult{}, err
+	}
+	result.Ack = ack
+	return result, nil
+}
+
+func (q *state) join(batch store.JoinBatch) (store.JoinResult, error) {
+	remembered := q.remembered(batch.Edge)
+	index, replay := remembered.find(batch.Seq)
+	if replay {
+		result := remembered.answers[index].result
+		result.Joins = slices.Clone(result.Joins)
+		return result, nil
+	}
+	if batch.Seq <= remembered.forgotten {
+		return store.JoinResult{}, store.ErrBatchExpired
+	}
+	if q.meta.Settings.State == queue.Closed {
+		return store.JoinResult{}, store.ErrClosed
+	}
+	result := store.JoinResult{
+		Incarnation: q.meta.Incarnation,
+		Generation:  q.meta.Generations[len(q.meta.Generations)-1],
+		Joins:       make([]store.Joined, len(batch.Users)),
+	}
+	q.joinAll(batch, result.Joins)
+	remembered.answers = slices.Insert(remembered.answers, index, answer{batch.Seq, q.now, result})
+	remembered.forget(q.now)
+	result.Joins = slices.Clone(result.Joins)
+	return result, nil
+}
+
+// remembered returns what is remembered of an edge, and now and then forgets edges that are gone.
+func (q *state) remembered(edge string) *batches {
+	b := q.batches[edge]
+	if b == nil {
+		for other, old := range q.batches {
+			if q.now.Sub(old.touched) >= time.Hour {
+				delete(q.batches, other)
+			}
+		}
+		b = &batches{}
+		q.batches[edge] = b
+	}
+	b.touched = q.now
+	b.forget(q.now)
+	return b
+}
+
+func (q *state) joinAll(batch store.JoinBatch, joins []store.Joined) {
+	first := q.issued + 1
+	if batch.Floor > q.issued && batch.Floor-q.issued <= store.MaxFloorRise {
+		first = batch.Floor + 1
+	}
+	// Who comes new is settled first, so that the log tells of the joins before the offers.
+	next := first
+	for i, user := range batch.Users {
+		if position, known := q.place(user); known {
+			joins[i].Position = position
+			continue
+		}
+		joins[i] = store.Joined{Position: next, New: true}
+		if user != (store.Key{}) {
+			q.users[user] = next
+		}
+		next++
+	}
+	if next > first {
+		q.issue(next - 1)
+		q.append(queue.Entry{Kind: queue.EntryJoined, Issued: q.issued})
+	}
+	claimBy := q.now.Add(q.meta.Settings.Claim())
+	var offered queue.Positions
+	turnedAway := false
+	for i := range joins {
+		j := &joins[i]
+		if running := q.sessions[j.Position]; running != nil {
+			j.Session = running.Session
+			continue
+		}
+		if !j.New {
+			q.see(j.Position, 0)
+		} else if q.meta.Settings.State == queue.Open && q.joinSlots > 0 && q.free() > 0 {
+			q.joinSlots--
+			q.offer(j.Position, claimBy)
+			offered = append(offered, j.Position)
+		}
+		if j.ClaimBy = q.offers[j.Position]; j.ClaimBy.IsZero() {
+			q.joinSlots, turnedAway = 0, true
+		}
+	}
+	if turnedAway {
+		q.turnedAway++
+	}
+	if len(offered) > 0 {
+		q.append(queue.Entry{
+			Kind: queue.EntryOffered, Positions: offered, Until: claimBy,
+			Watermark: q.watermark, Issued: q.issued,
+		})
+	}
+}
+
+// place returns the position that a user has already: it waits, or has an offer or a running
+// session. A position that was given out earlier in the same batch is one of them.
+func (q *state) place(user store.Key) (position uint64, known bool) {
+	if user == (store.Key{}) {
+		return 0, false
+	}
+	position, known = q.users[user]
+	if !known {
+		return 0, false
+	}
+	switch {
+	case position > q.issued:
+		return position, true
+	case q.fate(position) == queue.Waiting:
+		return position, true
+	case q.running(position) != nil:
+		return position, true
+	}
+	return 0, false
+}
+
+// running returns the session of a position if its expiry has not come.
+func (q *state) running(position uint64) *session {
+	if s := q.sessions[position]; s != nil && s.ExpiresAt.After(q.now) {
+		return s
+	}
+	return nil
+}
+
+// See implements store.Line.
+func (s *Store) See(ctx context.Context, batch store.SightingBatch) (store.Ack, error) {
+	return s.changeOf(ctx, batch.Queue, batch.Incarnation, batch.Now, func(q *state) error {
+		back := 0
+		if batch.Turn < q.turn {
+			back = int(min(q.turn-batch.Turn, uint64(len(q.seen)-1)))
+		}
+		for _, position := range batch.Positions {
+			if position > 0 && position <= q.issued {
+				q.see(position, back)
+			}
+		}
+		if batch.Leaving {
+			delete(q.edges, batch.Edge)
+		} else if batch.Complete {
+			q.edges[batch.Edge] = q.now
+		}
+		return nil
+	})
+}
+
+// Claim implements store.Line.
+func (s *Store) Claim(ctx context.Context, claim store.Claim) (queue.Session, store.Ack, error) {
+	var result queue.Session
+	ack, err := s.changeOf(ctx, claim.Queue, claim.Incarnation, claim.Now, func(q *state) (err error) {
+		result, err = q.claim(claim)
+		return err
+	})
+	return result, ack, err
+}
+
+func (q *state) claim(claim store.Claim) (queue.Session, error) {
+	p := claim.Position
+	if p == 0 || p > q.issued {
+		return queue.Session{}, store.ErrNotIssued
+	}
+	if q.fate(p).Done() {
+		switch running := q.running(p); {
+		case running == nil:
+			return queue.Session{}, store.ErrOut
+		case running.subject != claim.Subject:
+			return queue.Session{}, store.ErrTaken
+		default:
+			return running.Session, nil
+		}
+	}
+	if q.meta.Settings.State == queue.Closed {
+		return queue.Session{}, store.ErrOut
+	}
+	claimBy, offered := q.offers[p]
+	if !offered || !q.now.Before(claimBy.Add(queue.ClaimGrace)) {
+		return queue.Session{}, store.ErrNotOffered
+	}
+	if claim.SessionID == "" {
+		return queue.Session{}, errors.New("claim position: no session id")
+	}
+	if _, taken := q.sessionIDs[claim.SessionID]; taken {
+		return queue.Session{}, errors.New("claim position: the session id is in use")
+	}
+	q.takeOffer(p)
+	q.setFate(p, queue.Claimed)
+	started := &session{
+		Session: queue.Session{
+			Position: p, ID: claim.SessionID,
+			StartsAt: q.now, ExpiresAt: q.meta.Settings.SessionEnd(q.now),
+		},
+		subject: claim.Subject,
+	}
+	q.sessions[p] = started
+	q.sessionIDs[claim.SessionID] = p
+	q.dueSessions.add(started.ExpiresAt, p)
+	q.totals.Claimed++
+	q.append(queue.Entry{
+		Kind: queue.EntryClaimed, Positions: queue.Positions{p},
+		Session: started.ID, Since: started.StartsAt, Until: started.ExpiresAt,
+	})
+	return started.Session, nil
+}
+
+// Leave implements store.Line.
+func (s *Store) Leave(ctx context.Context, id queue.ID, incarnation string, position uint64, now time.Time) (store.Ack, error) {
+	return s.changeOf(ctx, id, incarnation, now, func(q *state) error {
+		switch {
+		case position == 0 || position > q.issued:
+			return store.ErrNotIssued
+		case q.running(position) != nil:
+			return store.ErrRunning
+		case q.fate(position).Done():
+			return nil
+		}
+		q.finish(position, queue.Left)
+		q.append(queue.Entry{Kind: queue.EntryDone, Positions: queue.Positions{position}, Fate: queue.Left})
+		return nil
+	})
+}
+
+// Session implements store.Line.
+func (s *Store) Session(ctx context.Context, id queue.ID, name string) (queue.Session, error) {
+	q, err := s.open(ctx, id)
+	if err != nil {
+		return queue.Session{}, err
+	}
+	defer q.mu.Unlock()
+	position, running := q.sessionIDs[name]
+	if !running {
+		return queue.Session{}, store.ErrNoSession
+	}
+	return q.sessions[position].Session, nil
+}
+
+// SessionAt implements store.Line.
+func (s *Store) SessionAt(ctx context.Context, id queue.ID, incarnation string, position uint64) (queue.Session, error) {
+	q, err := s.open(ctx, id)
+	if err != nil {
+		return queue.Session{}, err
+	}
+	defer q.mu.Unlock()
+	if q.meta.Incarnation != incarnation {
+		return queue.Session{}, store.ErrNotFound
+	}
+	if running := q.sessions[position]; running != nil {
+		return running.Session, nil
+	}
+	return queue.Session{}, store.ErrNoSession
+}
+
+// EndSession implements store.Line.
+func (s *Store) EndSession(ctx context.Context, id queue.ID, name string, fate queue.Fate, reason string, now time.Time) (store.Ack, error) {
+	return s.change(ctx, id, now, func(q *state) error {
+		position, known := q.sessionIDs[name]
+		if !known || q.running(position) == nil {
+			return nil
+		}
+		q.finish(position, fate)
+		q.append(queue.Entry{Kind: queue.EntryDone, Positions: queue.Positions{position}, Fate: fate, Reason: reason})
+		return nil
+	})
+}

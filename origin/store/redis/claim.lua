@@ -1,0 +1,29 @@
+-- Turns an offer into a session.
+local refusal = open('window', 'claimed')
+if refusal then return refusal end
+local sessions, sessionIDs, fates, missed = key(), key(), key(), key()
+local position, subject, id = number(), text(), text()
+if position < 1 or position > num('issued') then return {'NOTISSUED'} end
+local _, offset = place(position)
+if fateOf(fates, offset) ~= FATE_WAITING then
+  local session = running(sessions, position)
+  if not session then return {'OUT'} end
+  if session.subject ~= subject then return {'TAKEN'} end
+  return done(session.id, session.starts, session.expires)
+end
+if m.state == 'closed' then return {'OUT'} end
+local claimBy = tonumber(redis.call('ZSCORE', OFFERS, position) or nil)
+if not claimBy or now >= claimBy + GRACE_MS then return {'NOTOFFERED'} end
+if redis.call('HEXISTS', sessionIDs, id) == 1 then return {'SESSIONID'} end
+
+-- Whole seconds, like queue.Settings.SessionEnd.
+local expires = math.ceil((now + num('window')) / 1000) * 1000
+redis.call('ZREM', OFFERS, position)
+redis.call('HDEL', missed, position)
+redis.call('ZADD', EXPIRIES, int(expires), position)
+redis.call('HSET', sessions, position, packSession(subject, now, expires, id))
+redis.call('HSET', sessionIDs, id, position)
+setFates(fates, {offset}, FATE_CLAIMED)
+add('claimed', 1)
+append('claimed', 'p', position, 's', id, 'a', int(now), 'u', int(expires))
+return done(id, now, expires)

@@ -1,0 +1,73 @@
+package redis
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"waitingroom/origin/store"
+)
+
+// Revoke implements store.Revocations.
+func (s *Store) Revoke(ctx context.Context, tenant string, revocation store.Revocation, now time.Time) error {
+	if revocation.ID == "" {
+		return errors.New("revoke session: it has no id")
+	}
+	err := revokeScript.Run(ctx, s.client, revocationKeys(tenant),
+		millis(now), revocation.ID, millis(revocation.ExpiresAt), rand.Text(), tenant).Err()
+	if err != nil {
+		return fmt.Errorf("revoke session: %w", err)
+	}
+	return nil
+}
+
+// Revoked implements store.Revocations.
+func (s *Store) Revoked(ctx context.Context, tenant, cursor string, now time.Time) ([]store.Revocation, string, bool, error) {
+	era, after := parseCursor(cursor)
+	raw, err := revokedScript.Run(ctx, s.client, revocationKeys(tenant), millis(now), era, after).Slice()
+	if err != nil {
+		return nil, "", false, fmt.Errorf("read revocations: %w", err)
+	}
+	r := &reply{rest: raw}
+	r.text()
+	era, last, reset := r.text(), r.uint(), r.int() == 1
+	var list []store.Revocation
+	for _, item := range r.list() {
+		fields, _ := item.([]any)
+		item := &reply{rest: fields}
+		revocation := store.Revocation{ID: item.text(), ExpiresAt: item.time()}
+		if item.err != nil {
+			r.fail(item.err)
+			break
+		}
+		if revocation.ExpiresAt.Add(store.RevocationLeeway).After(now) {
+			list = append(list, revocation)
+		}
+	}
+	if r.err != nil {
+		return nil, "", false, fmt.Errorf("read revocations: %w", r.err)
+	}
+	next := ""
+	if era != "" {
+		next = era + "-" + strconv.FormatUint(last, 10)
+	}
+	return list, next, reset, nil
+}
+
+// parseCursor splits a cursor. One that no list can have made comes out as of an era that never
+// was.
+func parseCursor(cursor string) (era string, after uint64) {
+	if cursor == "" {
+		return "", 0
+	}
+	era, number, _ := strings.Cut(cursor, "-")
+	after, err := strconv.ParseUint(number, 10, 53)
+	if err != nil || era == "" {
+		return "none", 0
+	}
+	return era, after
+}

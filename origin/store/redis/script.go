@@ -1,0 +1,196 @@
+package redis
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"waitingroom/origin/queue"
+	"waitingroom/origin/store"
+)
+
+//go:embed prelude.lua
+var prelude string
+
+//go:embed revocations.lua
+var revocationsPrelude string
+
+var (
+	//go:embed create.lua
+	createSource string
+	//go:embed update.lua
+	updateSource string
+	//go:embed delete.lua
+	deleteSource string
+	//go:embed join.lua
+	joinSource string
+	//go:embed see.lua
+	seeSource string
+	//go:embed claim.lua
+	claimSource string
+	//go:embed leave.lua
+	leaveSource string
+	//go:embed session.lua
+	sessionSource string
+	//go:embed end.lua
+	endSource string
+	//go:embed acquire.lua
+	acquireSource string
+	//go:embed release.lua
+	releaseSource string
+	//go:embed look.lua
+	lookSource string
+	//go:embed commit.lua
+	commitSource string
+	//go:embed turn.lua
+	turnSource string
+	//go:embed sweep.lua
+	sweepSource string
+	//go:embed revoke.lua
+	revokeSource string
+	//go:embed revoked.lua
+	revokedSource string
+	//go:embed settle.lua
+	settleSource string
+)
+
+// The scripts. They hold no state, and none of them is changed after the start.
+var (
+	createScript  = queueScript(createSource)
+	updateScript  = queueScript(updateSource)
+	deleteScript  = queueScript(deleteSource)
+	joinScript    = queueScript(joinSource)
+	seeScript     = queueScript(seeSource)
+	claimScript   = queueScript(claimSource)
+	leaveScript   = queueScript(leaveSource)
+	sessionScript = queueScript(sessionSource)
+	endScript     = queueScript(endSource)
+	acquireScript = queueScript(acquireSource)
+	releaseScript = queueScript(releaseSource)
+	lookScript    = queueScript(lookSource)
+	commitScript  = queueScript(commitSource)
+	turnScript    = queueScript(turnSource)
+	sweepScript   = queueScript(sweepSource)
+	revokeScript  = goredis.NewScript(constants() + revocationsPrelude + revokeSource)
+	revokedScript = goredis.NewScript(constants() + revocationsPrelude + revokedSource)
+	settleScript  = goredis.NewScript(settleSource)
+)
+
+func queueScript(source string) *goredis.Script {
+	return goredis.NewScript(constants() + prelude + source)
+}
+
+// constants tells the scripts what Go decides.
+func constants() string {
+	var b strings.Builder
+	number := func(name string, value int64) { fmt.Fprintf(&b, "local %s = %d\n", name, value) }
+	number("PAGE", pageSize)
+	number("PAGE_BYTES", pageBytes)
+	number("FATE_BYTES", fateBytes)
+	number("GRACE_MS", queue.ClaimGrace.Milliseconds())
+	number("PROMPT_MS", queue.PromptClose.Milliseconds())
+	number("VANISHED_MS", queue.VanishedEdge.Milliseconds())
+	number("LEEWAY_MS", store.RevocationLeeway.Milliseconds())
+	number("BATCHES_KEPT", batchesKept)
+	number("BATCHES_KEPT_MS", batchesKeptFor.Milliseconds())
+	number("BATCHES_TTL_MS", batchesTTL.Milliseconds())
+	number("JOINERS_KEPT_MS", joinersKeptFor.Milliseconds())
+	number("MAX_FLOOR_RISE", store.MaxFloorRise)
+	number("FATE_WAITING", int64(queue.Waiting))
+	number("FATE_CLAIMED", int64(queue.Claimed))
+	number("FATE_ENDED", int64(queue.Ended))
+	number("FATE_EXPIRED", int64(queue.Expired))
+	number("FATE_MISSED", int64(queue.Missed))
+	number("FATE_LEFT", int64(queue.Left))
+	fmt.Fprintf(&b, "local REASON_WINDOW, REASON_MISSED, REASON_ABSENT = %q, %q, %q\n",
+		queue.ReasonWindow, queue.ReasonMissed, queue.ReasonAbsent)
+	fmt.Fprintf(&b, "local HINTS = %q\n", hintChannel)
+	return b.String()
+}
+
+// refusals are the codes with which scripts say why they did nothing.
+var refusals = map[string]error{
+	"NOTFOUND":     store.ErrNotFound,
+	"EXISTS":       store.ErrExists,
+	"CONFLICT":     store.ErrConflict,
+	"CLOSED":       store.ErrClosed,
+	"NOTCLOSED":    store.ErrNotClosed,
+	"RUNNING":      store.ErrRunning,
+	"NOTOFFERED":   store.ErrNotOffered,
+	"TAKEN":        store.ErrTaken,
+	"OUT":          store.ErrOut,
+	"NOTISSUED":    store.ErrNotIssued,
+	"LEASELOST":    store.ErrLeaseLost,
+	"LEASEHELD":    store.ErrLeaseHeld,
+	"NOSESSION":    store.ErrNoSession,
+	"BATCHEXPIRED": store.ErrBatchExpired,
+	"SESSIONID":    errors.New("the session id is in use"),
+}
+
+// maxAttempts bounds how often a script is called again because the shape of the queue has changed
+// meanwhile. Pages and turns change seldom, so that a second attempt nearly always succeeds.
+const maxAttempts = 20
+
+// call collects the keys and arguments of one run of a script.
+type call struct {
+	queueKeys
+	keys []string
+	args []any
+	// shape is the queue's as far as it is known; need are the further pages that a batch of joins
+	// asked for.
+	shape shape
+	need  []uint64
+}
+
+func (c *call) key(keys ...string) { c.keys = append(c.keys, keys...) }
+func (c *call) arg(args ...any)    { c.args = append(c.args, args...) }
+
+// run runs a script on a queue. build adds the script's own keys and arguments, and is called
+// again, with the queue's shape in force, whenever the script asks for it.
+func (s *Store) run(ctx context.Context, script *goredis.Script, id queue.ID, incarnation string, now time.Time, build func(*call) error) (*reply, error) {
+	known, _ := s.shapes.Get(id)
+	var need []uint64
+	for range maxAttempts {
+		c := call{queueKeys: keysOf(id), shape: known, need: need}
+		c.key(c.meta(), c.log(), c.offers(), c.expiries())
+		c.arg(string(id), s.keep, millis(now), incarnation)
+		if build != nil {
+			if err := build(&c); err != nil {
+				return nil, err
+			}
+		}
+		raw, err := script.Run(ctx, s.client, c.keys, c.args...).Slice()
+		if err != nil {
+			return nil, err
+		}
+		r := &reply{rest: raw}
+		code := r.text()
+		if refusal := refusals[code]; refusal != nil {
+			if errors.Is(refusal, store.ErrNotFound) && incarnation == "" {
+				s.shapes.Remove(id)
+			}
+			return nil, refusal
+		}
+		if code == "ok" {
+			r.ack.Entry = r.uint()
+			r.ack.Leaderless = r.int() == 1
+		}
+		if known, err = parseShape(r.text()); err != nil {
+			return nil, err
+		}
+		s.shapes.Add(id, known)
+		if code == "ok" {
+			r.shape = known
+			return r, r.err
+		}
+		if need, err = parsePages(r.text()); err != nil {
+			return nil, err
+		}
+	}
+	return nil, errors.New("the queue changes too quickly")
+}
