@@ -1,0 +1,171 @@
+package origin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"waitingroom/origin/queue"
+	"waitingroom/origin/store"
+	"waitingroom/origin/wire"
+)
+
+// mirror follows one queue.
+type mirror struct {
+	id   queue.ID
+	kick chan struct{} // holds one: the log has grown
+
+	reading sync.Mutex // held while the log is read, so that one reader at a time moves the view
+
+	view   *queue.View // guarded by feed.mu; nil before the first reading
+	behind bool        // guarded by feed.mu; the last reading failed
+}
+
+// follow reads a queue's log whenever it may have grown, until the queue is gone.
+func (f *feed) follow(ctx context.Context, m *mirror) {
+	poll := time.NewTimer(livePoll)
+	defer poll.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.kick:
+		case <-poll.C:
+		}
+		exists, err := f.refresh(ctx, m)
+		if err != nil && ctx.Err() == nil {
+			f.failed("read", err)
+		}
+		if !exists && err == nil && f.drop(m) {
+			return
+		}
+		wait := idlePoll
+		if v := f.View(m.id); err != nil || v != nil && (v.Waiting > 0 || v.Offers > 0 || v.Sessions > 0) {
+			wait = livePoll
+		}
+		poll.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(gatherFor):
+		}
+	}
+}
+
+// drop forgets a queue that is gone, unless somebody said meanwhile that it is back.
+func (f *feed) drop(m *mirror) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(m.kick) > 0 {
+		return false
+	}
+	delete(f.mirrors, m.id)
+	if m.behind {
+		f.metrics.behind.Dec()
+	}
+	f.gone(m.id)
+	return true
+}
+
+// refresh reads a queue's log to its end, moves the view and tells the edges. exists is false
+// when there is no such queue (any more).
+func (f *feed) refresh(ctx context.Context, m *mirror) (exists bool, err error) {
+	m.reading.Lock()
+	defer m.reading.Unlock()
+	select {
+	case f.reading <- struct{}{}:
+		defer func() { <-f.reading }()
+	case <-ctx.Done():
+		return true, ctx.Err()
+	}
+	view := f.viewOf(m)
+	exists, err = true, nil
+	for more := true; more && exists && err == nil; {
+		if view == nil {
+			view, exists, err = f.readSnapshot(ctx, m)
+			more = false
+		} else {
+			view, more, err = f.readOn(ctx, m, view)
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if behind := err != nil && ctx.Err() == nil; behind != m.behind {
+		m.behind = behind
+		if behind {
+			f.metrics.behind.Inc()
+		} else {
+			f.metrics.behind.Dec()
+		}
+	}
+	if err == nil {
+		f.alive = time.Now()
+	}
+	return exists, err
+}
+
+func (f *feed) viewOf(m *mirror) *queue.View {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return m.view
+}
+
+// readOn reads the next entries. A nil view asks for a snapshot.
+func (f *feed) readOn(ctx context.Context, m *mirror, view *queue.View) (next *queue.View, more bool, err error) {
+	entries, err := f.store.Entries(ctx, m.id, view.Incarnation, view.Number, readEntries)
+	switch {
+	case errors.Is(err, store.ErrTrimmed), errors.Is(err, store.ErrNotFound):
+		return nil, true, nil
+	case err != nil:
+		return view, false, fmt.Errorf("read entries: %w", err)
+	case len(entries) == 0:
+		return view, false, nil
+	}
+	next, ok := view.Apply(entries)
+	if !ok {
+		return nil, true, nil
+	}
+	frame, err := encodeFrame(wire.Frame{Entries: &wire.Entries{Queue: m.id, Entries: entries}})
+	if err != nil {
+		return view, false, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m.view = next
+	f.sendLocked("entries", item{line: frame})
+	return next, len(entries) == readEntries, nil
+}
+
+func (f *feed) readSnapshot(ctx context.Context, m *mirror) (*queue.View, bool, error) {
+	snapshot, err := f.store.Snapshot(ctx, m.id)
+	if errors.Is(err, store.ErrNotFound) {
+		frame, err := encodeFrame(wire.Frame{Removed: &wire.Removed{Queue: m.id}})
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if m.view != nil && err == nil {
+			f.sendLocked("removed", item{line: frame})
+		}
+		m.view = nil
+		return nil, false, err
+	}
+	if err != nil {
+		return nil, true, fmt.Errorf("read snapshot: %w", err)
+	}
+	f.mu.Lock()
+	before := m.view
+	f.mu.Unlock()
+	if before != nil {
+		f.metrics.resnapshots.Inc()
+		if before.Incarnation == snapshot.Incarnation {
+			snapshot.Admitted = before.Snapshot().Admitted // the store keeps no rates
+		}
+	}
+	view := queue.NewView(snapshot)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m.view = view
+	f.sendLocked("snapshot", item{view: view})
+	return view, true, nil
+}

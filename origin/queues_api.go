@@ -1,0 +1,210 @@
+package origin
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"reflect"
+	"strings"
+	"time"
+
+	"waitingroom/origin/queue"
+	"waitingroom/origin/store"
+	"waitingroom/tokens"
+)
+
+// patchTries is how often a change is tried again that met another one.
+const patchTries = 5
+
+// queueDocument is a queue as operators see it.
+type queueDocument struct {
+	ID          queue.ID  `json:"id"`
+	Incarnation string    `json:"incarnation"`
+	CreatedAt   time.Time `json:"createdAt"`
+	Version     uint64    `json:"version"`
+	queue.Settings
+}
+
+func documentOf(m store.Meta) queueDocument {
+	return queueDocument{ID: m.ID, Incarnation: m.Incarnation, CreatedAt: m.CreatedAt.UTC(), Version: m.Version, Settings: m.Settings}
+}
+
+// ownQueue reads the id in the path. Another tenant's queue is as unknown as one that does not exist.
+func ownQueue(r *http.Request, operator tokens.Operator) (queue.ID, error) {
+	id, err := queue.ParseID(r.PathValue("queue"))
+	if err != nil || id.Tenant() != operator.Tenant {
+		return "", errNoQueue
+	}
+	return id, nil
+}
+
+func (s *Server) createQueue(w http.ResponseWriter, r *http.Request, operator tokens.Operator) error {
+	body, err := readDocument(w, r)
+	if err != nil {
+		return err
+	}
+	slug, rest, err := splitSlug(body)
+	if err != nil {
+		return err
+	}
+	settings, err := queue.DecodeSettings(rest)
+	if err != nil {
+		return err
+	}
+	id := queue.MakeID(operator.Tenant, slug)
+	incarnation, generation := randomName(), randomName()
+	meta, ack, err := s.Store.Create(r.Context(), id, incarnation, generation, settings, s.clock.Now())
+	if err != nil && !errors.Is(err, store.ErrExists) {
+		// Whether it happened is unknown; the same incarnation makes the repetition safe.
+		meta, ack, err = s.Store.Create(r.Context(), id, incarnation, generation, settings, s.clock.Now())
+	}
+	if err != nil {
+		return fmt.Errorf("create queue: %w", err)
+	}
+	s.acted(id, ack)
+	w.Header().Set("Location", "/queues/"+string(meta.ID))
+	writeJSON(w, http.StatusCreated, documentOf(meta))
+	return nil
+}
+
+func (s *Server) listQueues(w http.ResponseWriter, r *http.Request, operator tokens.Operator) error {
+	metas, err := s.Store.List(r.Context(), operator.Tenant)
+	if err != nil {
+		return fmt.Errorf("list queues: %w", err)
+	}
+	documents := make([]queueDocument, 0, len(metas))
+	for _, m := range metas {
+		documents = append(documents, documentOf(m))
+	}
+	writeJSON(w, http.StatusOK, map[string][]queueDocument{"queues": documents})
+	return nil
+}
+
+func (s *Server) getQueue(w http.ResponseWriter, r *http.Request, operator tokens.Operator) error {
+	id, err := ownQueue(r, operator)
+	if err != nil {
+		return err
+	}
+	meta, err := s.Store.Get(r.Context(), id)
+	if err != nil {
+		return fmt.Errorf("get queue: %w", err)
+	}
+	writeJSON(w, http.StatusOK, documentOf(meta))
+	return nil
+}
+
+func (s *Server) patchQueue(w http.ResponseWriter, r *http.Request, operator tokens.Operator) error {
+	id, err := ownQueue(r, operator)
+	if err != nil {
+		return err
+	}
+	patch, err := readDocument(w, r, "application/merge-patch+json", "application/json")
+	if err != nil {
+		return err
+	}
+	for range patchTries {
+		var meta store.Meta
+		if meta, err = s.Store.Get(r.Context(), id); err != nil {
+			return fmt.Errorf("get queue: %w", err)
+		}
+		settings, err := meta.Settings.Patch(patch)
+		if err != nil {
+			return err
+		}
+		if reflect.DeepEqual(settings, meta.Settings) {
+			writeJSON(w, http.StatusOK, documentOf(meta))
+			return nil
+		}
+		changed, ack, err := s.Store.Update(r.Context(), id, meta.Version, settings, s.clock.Now())
+		if errors.Is(err, store.ErrConflict) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("update queue: %w", err)
+		}
+		s.acted(id, ack)
+		s.coordinators.Kick(id)
+		writeJSON(w, http.StatusOK, documentOf(changed))
+		return nil
+	}
+	return fmt.Errorf("update queue: %w", store.ErrConflict)
+}
+
+func (s *Server) deleteQueue(w http.ResponseWriter, r *http.Request, operator tokens.Operator) error {
+	id, err := ownQueue(r, operator)
+	if err != nil {
+		return err
+	}
+	meta, err := s.Store.Get(r.Context(), id)
+	if err != nil {
+		return fmt.Errorf("get queue: %w", err)
+	}
+	if err := s.Store.Delete(r.Context(), id, meta.Incarnation); err != nil {
+		return fmt.Errorf("delete queue: %w", err)
+	}
+	s.feed.Hint(id)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// statsDocument is what operators and viewers watch a sale by.
+type statsDocument struct {
+	ID            queue.ID    `json:"id"`
+	State         queue.State `json:"state"`
+	Capacity      int         `json:"capacity"`
+	Issued        uint64      `json:"issued"`
+	Watermark     uint64      `json:"watermark"`
+	Waiting       int         `json:"waiting"` // without an offer
+	Present       int         `json:"present"` // of waiting
+	Owed          int         `json:"owed"`    // of waiting
+	Offers        int         `json:"offers"`
+	Sessions      int         `json:"sessions"`
+	RatePerMinute int         `json:"ratePerMinute"` // offers in the last minute
+	// Totals since the queue was created.
+	Admitted     int       `json:"admitted"`
+	MissedOffers int       `json:"missedOffers"`
+	Claimed      int       `json:"claimed"`
+	Ended        int       `json:"ended"`
+	Expired      int       `json:"expired"`
+	Missed       int       `json:"missed"`
+	Left         int       `json:"left"`
+	Now          time.Time `json:"now"`
+}
+
+func (s *Server) queueStats(w http.ResponseWriter, r *http.Request, operator tokens.Operator) error {
+	id, err := ownQueue(r, operator)
+	if err != nil {
+		return err
+	}
+	counts, err := s.Store.Counts(r.Context(), id)
+	if err != nil {
+		return fmt.Errorf("count queue: %w", err)
+	}
+	view, err := s.feed.Current(r.Context(), id)
+	if err != nil {
+		return fmt.Errorf("read queue: %w", err)
+	}
+	now := s.clock.Now()
+	writeJSON(w, http.StatusOK, statsDocument{
+		ID: id, State: view.Settings.State, Capacity: view.Settings.Capacity,
+		Issued: counts.Issued, Watermark: counts.Watermark,
+		Waiting: counts.Waiting, Present: counts.Present, Owed: view.Owed,
+		Offers: counts.Offers, Sessions: counts.Sessions, RatePerMinute: view.RatePerMinute(now),
+		Admitted: counts.Admitted, MissedOffers: counts.MissedOffers, Claimed: counts.Claimed,
+		Ended: counts.Ended, Expired: counts.Expired, Missed: counts.Missed, Left: counts.Left,
+		Now: now,
+	})
+	return nil
+}
+
+// acted does what every change of a queue is followed by.
+func (s *Server) acted(id queue.ID, ack store.Ack) {
+	if ack.Leaderless {
+		s.coordinators.Wake(id)
+	}
+	s.feed.Hint(id)
+}
+
+// randomName is a name that nobody guesses and that nothing had before: 80 random bits.
+func randomName() string { return strings.ToLower(rand.Text()[:16]) }
