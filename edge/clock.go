@@ -1,0 +1,65 @@
+package edge
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// staleAfter is how long after the last word from an origin that reaches its store the state
+	// counts as stale: a few heartbeats.
+	staleAfter = 5 * time.Second
+	// clockStep is a difference beyond which the clock jumps; smaller ones are slewed away, so
+	// that the times that fans are told do not jitter with the network.
+	clockStep = 2 * time.Second
+	clockSlew = 5 * time.Millisecond
+)
+
+// clock tells the store's time: what the last heartbeats said plus the progress of this
+// machine's monotonic clock. The wall clock is never asked. Readers take one atomic load.
+type clock struct {
+	// start anchors monotonic readings.
+	start time.Time
+	// offset is store time at start, in nanoseconds since 1970; 0 before the first heartbeat.
+	offset atomic.Int64
+	// ready is when the last heartbeat came from an origin that reaches its store, as progress
+	// since start in nanoseconds; 0 before the first.
+	ready atomic.Int64
+}
+
+func newClock() *clock { return &clock{start: time.Now()} }
+
+// heartbeat takes in what an origin says the store's time is. One goroutine calls it.
+func (c *clock) heartbeat(now time.Time, ready bool) {
+	progress := time.Since(c.start)
+	c.offset.Store(steer(c.offset.Load(), now.UnixNano()-int64(progress)))
+	if ready {
+		c.ready.Store(max(int64(progress), 1))
+	}
+}
+
+// steer moves an offset towards what was heard. Messages are only ever late, so an offset that
+// is heard to be higher is the better one and is taken at once; lower ones pull slowly.
+func steer(offset, heard int64) int64 {
+	difference := heard - offset
+	if offset == 0 || difference > 0 || difference < -int64(clockStep) {
+		return heard
+	}
+	return offset + max(difference, -int64(clockSlew))
+}
+
+// now is the store's time with the precision of the domain. It makes sense only once known.
+func (c *clock) now() time.Time {
+	return time.Unix(0, c.offset.Load()+int64(time.Since(c.start))).UTC().Truncate(time.Millisecond)
+}
+
+// age is how long ago an origin that reaches its store was last heard; ok is false before the first time.
+func (c *clock) age() (age time.Duration, ok bool) {
+	ready := c.ready.Load()
+	return time.Since(c.start) - time.Duration(ready), ready != 0
+}
+
+func (c *clock) stale() bool {
+	age, ok := c.age()
+	return !ok || age > staleAfter
+}

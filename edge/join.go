@@ -1,0 +1,251 @@
+package edge
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"mime"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/valyala/fasthttp"
+
+	"waitingroom/origin/queue"
+	"waitingroom/tokens"
+)
+
+// joinBody is the body of a join: {}, {"userId"} or {"userToken"}.
+type joinBody struct {
+	UserID    presentString `json:"userId"`
+	UserToken presentString `json:"userToken"`
+}
+
+// presentString tells a missing member from an empty one, and takes nothing but strings: null
+// would silently make an anonymous join of one that was meant for a user.
+type presentString struct {
+	given bool
+	value string
+}
+
+func (p *presentString) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	p.given = true
+	if d.PeekKind() != '"' {
+		return errors.New("a string is required")
+	}
+	return json.UnmarshalDecode(d, &p.value)
+}
+
+// decodeBody reads a request's JSON object strictly. The error tells which member is wrong, never
+// its value.
+func decodeBody(ctx *fasthttp.RequestCtx, into any) error {
+	mediaType, _, err := mime.ParseMediaType(string(ctx.Request.Header.ContentType()))
+	if err != nil || mediaType != "application/json" {
+		return errMediaType
+	}
+	body := jsontext.Value(ctx.PostBody())
+	if body.Kind() != '{' {
+		return errBody("The body must be a JSON object.")
+	}
+	err = json.Unmarshal(body, into, json.RejectUnknownMembers(true))
+	var semantic *json.SemanticError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &semantic) && errors.Is(semantic.Err, json.ErrUnknownName):
+		return errBody("The body has a member that is not known here.")
+	case errors.As(err, &semantic):
+		// The pointer leads to a member that is known, so it repeats nothing that was sent.
+		return errBody("The body has a wrong type of value at " + string(semantic.JSONPointer) + ".")
+	}
+	return errBody("The body is not well-formed JSON with distinct member names.")
+}
+
+// joiner is who asks to join.
+type joiner struct {
+	page bool   // the waiting page itself
+	user string // "" is an anonymous fan
+}
+
+// postTicket answers POST /queues/{queue}/tickets.
+func (s *Server) postTicket(ctx *fasthttp.RequestCtx) error {
+	snap, err := s.ready()
+	if err != nil {
+		return err
+	}
+	key, withKey, err := presentedAPIKey(ctx, snap.keys)
+	if err != nil {
+		return err
+	}
+	if !withKey && !s.samePage(ctx) {
+		if len(ctx.Request.Header.Peek(fasthttp.HeaderOrigin)) == 0 {
+			return errAPIKeyRequired
+		}
+		return errOrigin
+	}
+	l, err := findLine(ctx, snap)
+	if err != nil {
+		return err
+	}
+	if withKey && key.tenant != l.id.Tenant() {
+		return errQueueNotFound
+	}
+	who := joiner{page: !withKey}
+	if who.user, err = readJoin(ctx, withKey && key.secret); err != nil {
+		return err
+	}
+	if who.page {
+		if answered, err := s.answerHeldPlace(ctx, snap, l); answered || err != nil {
+			return err
+		}
+	}
+	settings := &l.view.Load().Settings
+	if settings.Identity == queue.IdentityRequired && who.user == "" {
+		return errIdentityRequired
+	}
+	if settings.State == queue.Closed {
+		return errQueueClosed
+	}
+	return s.join(ctx, snap, l, who)
+}
+
+// readJoin checks a join's body and returns the user id that it may name.
+func readJoin(ctx *fasthttp.RequestCtx, mayName bool) (user string, err error) {
+	var body joinBody
+	if err := decodeBody(ctx, &body); err != nil {
+		return "", err
+	}
+	switch {
+	case body.UserID.given && body.UserToken.given:
+		return "", errBody("userId and userToken exclude each other.")
+	case body.UserToken.given:
+		return "", errUserToken
+	case !body.UserID.given:
+		return "", nil
+	case body.UserID.value == "" || len(body.UserID.value) > tokens.MaxSubject:
+		return "", errUserIDBad
+	case !mayName:
+		return "", errSecretKey
+	}
+	return body.UserID.value, nil
+}
+
+// join asks the origin for a position and answers with the ticket.
+func (s *Server) join(ctx *fasthttp.RequestCtx, snap *snapshot, l *line, who joiner) error {
+	a := s.gatherer(l.id).join(s.work, &s.running, who.user)
+	if a.err != nil {
+		return a.err
+	}
+	if a.incarnation == l.incarnation {
+		l.raise(a.Position)
+	} else {
+		l = s.strange(l, a)
+	}
+	subject := who.user
+	if subject == "" {
+		subject = randomName()
+	}
+	token, t, err := s.sign(snap, l.id, a, subject)
+	if err != nil {
+		return err
+	}
+	if who.page {
+		s.setCookie(ctx, &t, token)
+	}
+	status := s.statusOfJoin(l, a)
+	code := fasthttp.StatusOK
+	if a.New {
+		code = fasthttp.StatusCreated
+	}
+	return answerTicket(ctx, code, t.ID, token, &status)
+}
+
+// strange stands in for the line of a queue that was made anew just now, of which the feed has
+// not told yet.
+func (s *Server) strange(old *line, a joinAnswer) *line {
+	settings := old.view.Load().Settings
+	settings.State = queue.Open // a closed one would have taken no join
+	v := queue.NewView(queue.Snapshot{
+		ID: old.id, Incarnation: a.incarnation, Generations: []string{a.generation},
+		CreatedAt: s.known.clock.now(), Settings: settings,
+	})
+	return newLine(v, s.known.clock.now())
+}
+
+// statusOfJoin is the status right after a join. The answer may know of an offer or a session
+// that the feed has yet to tell; the log entry that it names keeps a client from believing an
+// older status afterwards.
+func (s *Server) statusOfJoin(l *line, a joinAnswer) queue.Status {
+	view := l.view.Load()
+	var status queue.Status
+	if a.New {
+		status = s.statusUnseen(l, a.Position) // joining counts as a sighting by itself
+	} else {
+		status = s.status(l, a.Position)
+	}
+	turn := view.Settings.TurnLength()
+	switch {
+	case !a.ExpiresAt.IsZero() && status.State != queue.TicketActive:
+		status.State, status.SessionExpiresAt = queue.TicketActive, a.ExpiresAt.UTC()
+		status.Reason, status.ClaimBy, status.HeldUntil = "", zeroTime, zeroTime
+	case !a.ClaimBy.IsZero() && (status.State == queue.TicketWaiting || status.State == queue.TicketScheduled):
+		status.State, status.ClaimBy = queue.TicketAdmitted, a.ClaimBy.UTC()
+	default:
+		return status
+	}
+	status.Ahead, status.WaitSeconds = nil, nil
+	status.PollAfterSeconds = int(queue.PollAfter(status.State, 0, 0, turn) / time.Second)
+	status.Seq = queue.Seq(a.generation, max(a.entry, view.Number))
+	return status
+}
+
+// answerHeldPlace answers a page whose cookie still holds a place in the queue with that place.
+func (s *Server) answerHeldPlace(ctx *fasthttp.RequestCtx, snap *snapshot, l *line) (answered bool, err error) {
+	token, err := s.cookieFor(ctx, l.id)
+	if err != nil || token == nil {
+		return false, err
+	}
+	t, held := s.heldPlace(snap, l, token)
+	if !held {
+		return false, nil
+	}
+	status := s.status(l, t.Position)
+	return true, answerTicket(ctx, fasthttp.StatusOK, t.ID, token, &status)
+}
+
+// heldPlace reports whether a token is a ticket that still has its place in the line.
+func (s *Server) heldPlace(snap *snapshot, l *line, token []byte) (*ticket, bool) {
+	t, err := s.verifyTicket(snap, token)
+	if err != nil || t.queue != l.id {
+		return nil, false
+	}
+	if in, err := s.lineOf(snap, t); err != nil || in != l {
+		return nil, false
+	}
+	status := s.statusUnseen(l, t.Position)
+	return t, holdsPlace(&status)
+}
+
+// answerTicket writes a ticket with the members of its status beside it.
+func answerTicket(ctx *fasthttp.RequestCtx, code int, id string, token []byte, status *queue.Status) error {
+	b := make([]byte, 0, len(token)+768)
+	b = append(b, `{"ticket":"`...)
+	b = append(b, token...) // base64url and dots
+	b = append(b, `","ticketId":`...)
+	b = appendString(b, id)
+	b = append(b, ',')
+	b = appendStatusMembers(b, status)
+	b = append(b, '}')
+	ctx.SetStatusCode(code)
+	ctx.Response.Header.Set(fasthttp.HeaderCacheControl, "no-store")
+	ctx.Response.Header.SetContentType("application/json")
+	ctx.Response.SetBodyRaw(b)
+	return nil
+}
+
+// randomName is 128 random bits.
+func randomName() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails: crypto/rand crashes the program first
+	return hex.EncodeToString(b[:])
+}

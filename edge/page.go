@@ -1,0 +1,134 @@
+package edge
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net/url"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/valyala/fasthttp"
+
+	"waitingroom/origin/queue"
+	"waitingroom/web"
+)
+
+// longestReturn bounds a return URL, in bytes.
+const longestReturn = 2048
+
+// getPage answers GET /wait/{queue}. The page is the same for everybody; what is checked here is
+// that the address it was called with leads back to the queue's own shop.
+func (s *Server) getPage(ctx *fasthttp.RequestCtx) error {
+	secureHeaders(ctx)
+	snap, err := s.ready()
+	if err != nil {
+		ctx.Response.Header.Set("Refresh", "3")
+		return refusePage(ctx, fasthttp.StatusServiceUnavailable, "The waiting room is starting. This page tries again by itself.")
+	}
+	l, err := findLine(ctx, snap)
+	if err != nil {
+		return refusePage(ctx, fasthttp.StatusNotFound, "There is no such queue.")
+	}
+	given := ctx.QueryArgs().Has("return")
+	to, err := oneQueryValue(ctx, "return")
+	if err != nil || given && !allowedReturn(to, l.view.Load().returnTo) {
+		return refusePage(ctx, fasthttp.StatusBadRequest, "This link leads to a shop that does not belong to this queue.")
+	}
+	ctx.Response.Header.SetContentType("text/html; charset=utf-8")
+	cached(ctx, "no-cache", s.page)
+	return nil
+}
+
+// allowedReturn reports whether a URL stays within one of the origins. A browser forgives much
+// that a parser refuses, so the URL must begin with the origin byte for byte, and be one that
+// nobody can read in two ways.
+func allowedReturn(to string, origins map[string]struct{}) bool {
+	if len(to) > longestReturn || !utf8.ValidString(to) {
+		return false
+	}
+	for _, r := range to {
+		if r <= ' ' || r == '\\' || r >= 0x7f && r < 0xa0 {
+			return false
+		}
+	}
+	u, err := url.Parse(to)
+	if err != nil || u.User != nil || u.Opaque != "" {
+		return false
+	}
+	origin := u.Scheme + "://" + u.Host
+	if _, known := origins[origin]; !known {
+		return false
+	}
+	rest, same := strings.CutPrefix(to, origin)
+	return same && (rest == "" || strings.ContainsRune("/?#", rune(rest[0])))
+}
+
+// refusePage answers a browser in words. It never redirects nor links to what was asked for.
+func refusePage(ctx *fasthttp.RequestCtx, status int, text string) error {
+	ctx.SetStatusCode(status)
+	ctx.Response.Header.SetContentType("text/html; charset=utf-8")
+	ctx.Response.Header.Set(fasthttp.HeaderCacheControl, "no-store")
+	ctx.SetBodyString(`<!doctype html><html lang="en"><meta charset="utf-8">` +
+		`<meta name="viewport" content="width=device-width, initial-scale=1">` +
+		`<title>Waiting room</title><h1>Waiting room</h1><p>` + text + `</p></html>`)
+	return nil
+}
+
+// getAsset answers GET /assets/{name}.
+func (s *Server) getAsset(ctx *fasthttp.RequestCtx) error {
+	content, contentType, ok := web.Asset(pathValue(ctx, "name"))
+	if !ok {
+		return errNotFound
+	}
+	secureHeaders(ctx)
+	ctx.Response.Header.SetContentType(contentType)
+	cached(ctx, "public, max-age=300", content)
+	return nil
+}
+
+// secureHeaders are those of everything that a browser shows or runs.
+func secureHeaders(ctx *fasthttp.RequestCtx) {
+	h := &ctx.Response.Header
+	h.Set(fasthttp.HeaderContentSecurityPolicy, web.ContentSecurityPolicy)
+	h.Set(fasthttp.HeaderReferrerPolicy, "no-referrer")
+	h.Set(fasthttp.HeaderXContentTypeOptions, "nosniff")
+	h.Set(fasthttp.HeaderXFrameOptions, "DENY")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+}
+
+// cached answers with a document and its ETag, or with 304 to somebody who has it.
+func cached(ctx *fasthttp.RequestCtx, cacheControl string, content []byte) {
+	h := &ctx.Response.Header
+	h.Set(fasthttp.HeaderCacheControl, cacheControl)
+	tag := entityTag(content)
+	h.Set(fasthttp.HeaderETag, tag)
+	if matches(ctx, tag) {
+		ctx.SetStatusCode(fasthttp.StatusNotModified)
+		return
+	}
+	ctx.Response.SetBodyRaw(content)
+}
+
+func entityTag(content []byte) string {
+	sum := sha256.Sum256(content)
+	return strconv.Quote(hex.EncodeToString(sum[:12]))
+}
+
+// matches reports whether If-None-Match names a tag (RFC 9110, section 13.1.2; weak comparison).
+func matches(ctx *fasthttp.RequestCtx, tag string) bool {
+	for one := range strings.SplitSeq(string(ctx.Request.Header.Peek(fasthttp.HeaderIfNoneMatch)), ",") {
+		if one = strings.TrimSpace(one); one == "*" || strings.TrimPrefix(one, "W/") == tag {
+			return true
+		}
+	}
+	return false
+}
+
+// findLine finds the queue that the path names.
+func findLine(ctx *fasthttp.RequestCtx, snap *snapshot) (*line, error) {
+	if l := snap.lines[queue.ID(pathValue(ctx, "queue"))]; l != nil {
+		return l, nil
+	}
+	return nil, errQueueNotFound
+}

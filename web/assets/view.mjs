@@ -1,0 +1,151 @@
+// What the page shows and says, computed from what it knows. No DOM.
+
+import { isOut } from './line.mjs';
+
+/** Milliseconds as 0:07, 12:30 or 1:02:03; never below zero. */
+export function formatDuration(ms) {
+  const seconds = Math.max(Math.ceil(ms / 1000), 0);
+  const parts = [Math.floor(seconds / 60) % 60, seconds % 60];
+  const hours = Math.floor(seconds / 3600);
+  if (hours > 0) parts.unshift(hours);
+  return parts.map((part, i) => (i === 0 ? String(part) : String(part).padStart(2, '0'))).join(':');
+}
+
+/** A time of day for people, in the phone's zone. */
+export function formatClock(ms, language) {
+  return new Intl.DateTimeFormat(language, { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' }).format(ms);
+}
+
+/**
+ * @param memory what line.mjs remembers of the ticket
+ * @param env    now: the server's time in ms; visible; clickOnly; handing: on the way to the shop;
+ *               trouble: null, 'offline' or 'crowded'; problem: null or the name of a text that
+ *               replaces the status; language; shopName
+ * @param texts  one of the languages
+ */
+export function view(memory, env, texts) {
+  const { status } = memory;
+  const key = viewKey(memory, env);
+  const number = (n) => new Intl.NumberFormat(env.language).format(n);
+  const until = (time) => formatDuration(Date.parse(time) - env.now);
+  const v = {
+    key, title: texts[key].title, lead: texts[key].lead,
+    shop: env.shopName || '', pageTitle: texts[key].title,
+    ahead: '', aheadCount: null, position: '', progress: null, clock: '', held: '', note: '',
+    go: '', again: '', leave: '', minuteLeft: false, trouble: false,
+  };
+  v.note = noteOf(memory, env, texts);
+  v.trouble = Boolean(env.trouble) && v.note !== '';
+  if (env.problem) {
+    if (env.problem === 'taken') v.again = texts.again;
+    if (env.problem === 'refused') v.again = texts.retry;
+    return v;
+  }
+  if (!status) return v;
+  const inLine = status.state === 'waiting' || status.state === 'scheduled';
+  if (inLine && Number.isInteger(status.ahead)) {
+    v.ahead = number(status.ahead);
+    v.aheadCount = status.ahead;
+    v.pageTitle = key === 'waiting' ? texts.tabWaiting(v.ahead) : v.title;
+  }
+  if (inLine) {
+    v.position = number(status.position);
+    v.progress = memory.fraction;
+    v.clock = clockInLine(memory, env, texts);
+    if (status.heldUntil && !env.trouble && status.state === 'waiting') {
+      v.held = texts.keptUntil(formatClock(Date.parse(status.heldUntil), env.language));
+    }
+  }
+  if (key === 'admitted') {
+    const left = until(status.claimBy);
+    v.clock = texts.claimWithin(left);
+    v.pageTitle = texts.tabTurn(left);
+    v.go = texts.enterWithin(left);
+    v.progress = 1;
+    v.minuteLeft = Date.parse(status.claimBy) - env.now <= 60000;
+  }
+  if (key === 'active') {
+    if (status.sessionExpiresAt) v.clock = texts.inShopFor(until(status.sessionExpiresAt));
+    v.go = texts.enter;
+  }
+  if ((inLine || key === 'admitted') && !env.handing) v.leave = texts.leave;
+  if (isOut(status) && status.state !== 'closed') v.again = texts.again;
+  return v;
+}
+
+function viewKey({ status }, env) {
+  if (env.problem) return env.problem;
+  if (!status) return env.trouble ? 'busy' : 'loading';
+  if (env.handing) return 'entering';
+  switch (status.state) {
+    case 'admitted':
+    case 'active':
+      return env.visible && !env.clickOnly ? 'entering' : status.state;
+    case 'expired':
+      return status.reason === 'missed_offers' ? 'expiredMissed' : 'expiredAbsent';
+    case 'waiting':
+      if (status.queueState === 'paused') return 'paused';
+      if (status.queueState === 'sold_out') return 'soldOut';
+      return status.ahead === 0 ? 'next' : 'waiting';
+    case 'scheduled':
+    case 'ended':
+    case 'left':
+    case 'closed':
+      return status.state;
+    default:
+      return 'refused';
+  }
+}
+
+function clockInLine(memory, env, texts) {
+  const { status } = memory;
+  if (status.state === 'scheduled') {
+    return status.opensAt ? texts.opensIn(formatDuration(Date.parse(status.opensAt) - env.now)) : '';
+  }
+  if (status.waitSeconds) {
+    const passed = (env.now - Date.parse(status.now)) / 1000;
+    const minutes = (seconds) => Math.max(Math.ceil((seconds - passed) / 60), 1);
+    return texts.wait(minutes(status.waitSeconds.p50), minutes(status.waitSeconds.p90));
+  }
+  return memory.since === null ? '' : texts.waitedFor(formatDuration(env.now - memory.since));
+}
+
+function noteOf({ status }, env, texts) {
+  if (env.problem || isOut(status)) return '';
+  if (env.trouble) {
+    const kept = status && status.heldUntil && Date.parse(status.heldUntil) > env.now
+      ? formatClock(Date.parse(status.heldUntil), env.language) : null;
+    if (env.trouble === 'offline') return kept ? texts.offlineKept(kept) : texts.offline;
+    return kept ? texts.crowdedKept(kept) : status ? texts.crowded : '';
+  }
+  if (!status) return '';
+  if (status.stale) return texts.stale;
+  if (env.clickOnly && (status.state === 'admitted' || status.state === 'active')) return texts.clickOnly;
+  if (status.likelySoldOut && status.state === 'waiting') return texts.likelySoldOut;
+  return '';
+}
+
+/**
+ * What a screen reader is told, and what to remember of it: a new view, a lost or regained
+ * connection, half of those ahead gone, the last minute of an offer. '' when nothing matters.
+ */
+export function announce(said, v, texts) {
+  const next = { key: v.key, note: v.note, trouble: v.trouble, ahead: said.ahead, minute: v.minuteLeft };
+  const parts = [];
+  const moved = v.aheadCount !== null && (said.ahead === null || v.aheadCount <= said.ahead / 2);
+  if (v.key !== said.key && v.key !== 'loading') {
+    parts.push(/[.!?…]$/.test(v.title) ? v.title : v.title + '.', v.lead);
+    next.ahead = null;
+  }
+  if (v.aheadCount !== null && (moved || next.ahead === null)) {
+    if (v.aheadCount > 0 && said.ahead !== v.aheadCount) parts.push(texts.sayAhead(v.ahead));
+    next.ahead = v.aheadCount;
+  }
+  if (v.trouble ? !said.trouble : v.note !== '' && v.note !== said.note) parts.push(v.note);
+  if (said.trouble && !v.trouble) parts.push(texts.backAgain);
+  if (v.minuteLeft && !said.minute) parts.push(texts.sayMinute);
+  return { said: next, text: parts.filter(Boolean).join(' ') };
+}
+
+/** What has been said before anything was. */
+export const silence = { key: 'loading', note: '', trouble: false, ahead: null, minute: false };

@@ -1,0 +1,112 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { newMemory, receive } from './assets/line.mjs';
+import { languages } from './assets/texts.mjs';
+import { announce, formatClock, formatDuration, silence, view } from './assets/view.mjs';
+
+const texts = languages.en;
+const now = Date.parse('2026-03-01T10:00:00Z');
+const at = (seconds) => new Date(now + seconds * 1000).toISOString();
+const env = (more) => ({
+  now, visible: true, clickOnly: false, handing: false, trouble: null, problem: null,
+  language: 'en', shopName: 'Shop', ...more,
+});
+const seen = (more) => receive(newMemory(), {
+  state: 'waiting', queueState: 'open', position: 1234, ahead: 1000, seq: 'g.1', now: at(0),
+  heldUntil: at(1800), pollAfterSeconds: 5, stale: false, ...more,
+});
+
+test('durations and times read as people write them', () => {
+  const cases = [[0, '0:00'], [-5, '0:00'], [6_001, '0:07'], [750_000, '12:30'], [3_723_000, '1:02:03']];
+  for (const [ms, want] of cases) assert.equal(formatDuration(ms), want);
+  assert.match(formatClock(now, 'en'), /\d{1,2}:\d{2}/);
+});
+
+test('every state and every trouble of a ticket has a heading, a next step and the right button', () => {
+  const cases = [
+    [{ state: 'scheduled', queueState: 'scheduled' }, {}, 'scheduled', 'leave'],
+    [{ state: 'waiting' }, {}, 'waiting', 'leave'],
+    [{ state: 'waiting', ahead: 0 }, {}, 'next', 'leave'],
+    [{ state: 'waiting', queueState: 'paused' }, {}, 'paused', 'leave'],
+    [{ state: 'waiting', queueState: 'sold_out' }, {}, 'soldOut', 'leave'],
+    [{ state: 'admitted', ahead: null, claimBy: at(90) }, {}, 'entering', ''],
+    [{ state: 'admitted', ahead: null, claimBy: at(90) }, { visible: false }, 'admitted', 'go leave'],
+    [{ state: 'admitted', ahead: null, claimBy: at(90) }, { clickOnly: true }, 'admitted', 'go leave'],
+    [{ state: 'active', ahead: null, sessionExpiresAt: at(90) }, { visible: false }, 'active', 'go'],
+    [{ state: 'active', ahead: null, sessionExpiresAt: at(90) }, {}, 'entering', ''],
+    [{ state: 'ended', ahead: null }, {}, 'ended', 'again'],
+    [{ state: 'expired', ahead: null, reason: 'absent' }, {}, 'expiredAbsent', 'again'],
+    [{ state: 'expired', ahead: null, reason: 'missed_offers' }, {}, 'expiredMissed', 'again'],
+    [{ state: 'left', ahead: null }, {}, 'left', 'again'],
+    [{ state: 'closed', ahead: null }, {}, 'closed', ''],
+    [{ state: 'waiting' }, { problem: 'taken' }, 'taken', 'again'],
+    [{ state: 'waiting' }, { problem: 'refused' }, 'refused', 'again'],
+    [{ state: 'waiting' }, { problem: 'missing' }, 'missing', ''],
+  ];
+  for (const [status, how, key, buttons] of cases) {
+    const v = view(seen(status), env(how), texts);
+    const shown = ['go', 'again', 'leave'].filter((b) => v[b] !== '').join(' ');
+    assert.equal(v.key, key, JSON.stringify([status, how]));
+    assert.equal(shown, buttons, key);
+    assert.ok(v.title && v.lead && v.pageTitle, key);
+  }
+  assert.equal(view(newMemory(), env(), texts).key, 'loading');
+  assert.equal(view(newMemory(), env({ trouble: 'crowded' }), texts).key, 'busy');
+});
+
+test('a waiting fan reads the place, the way gone and until when it is kept', () => {
+  const v = view(seen({}), env({ now: now + 133_000 }), texts);
+  assert.equal(v.ahead, '1,000');
+  assert.equal(v.position, '1,234');
+  assert.equal(v.pageTitle, '1,000 ahead of you');
+  assert.equal(v.clock, 'You have been waiting for 2:13.');
+  assert.ok(v.held.includes(formatClock(now + 1_800_000, 'en')), v.held);
+});
+
+test('an estimate counts down between the answers of the server', () => {
+  const memory = seen({ waitSeconds: { p50: 240, p90: 420 } });
+  assert.equal(view(memory, env(), texts).clock, 'About 4 to 7 min to go.');
+  assert.equal(view(memory, env({ now: now + 125_000 }), texts).clock, 'About 2 to 5 min to go.');
+  assert.equal(view(memory, env({ now: now + 3_600_000 }), texts).clock, 'About 1 min to go.');
+});
+
+test('a hidden tab tells in its title that it is the turn, with the time left', () => {
+  const v = view(seen({ state: 'admitted', ahead: null, claimBy: at(272) }), env({ visible: false }), texts);
+  assert.equal(v.pageTitle, 'Your turn! 4:32');
+  assert.equal(v.go, 'Enter the shop (4:32)');
+});
+
+test('a lost connection says until when the place is kept', () => {
+  const v = view(seen({}), env({ trouble: 'offline' }), texts);
+  assert.ok(v.note.startsWith('Connection lost. Your place is kept until'), v.note);
+  assert.equal(v.held, '', 'the same is not said twice');
+  assert.equal(view(seen({}), env({ trouble: 'offline', now: now + 2_000_000 }), texts).note, texts.offline);
+  assert.equal(view(seen({ stale: true }), env(), texts).note, texts.stale);
+});
+
+test('a screen reader hears what matters and nothing twice', () => {
+  const heard = [];
+  let said = silence;
+  const hear = (status, how) => {
+    const spoken = announce(said, view(seen(status), env(how), texts), texts);
+    said = spoken.said;
+    heard.push(spoken.text);
+  };
+  hear({ ahead: 100 });
+  hear({ ahead: 100 });
+  hear({ ahead: 80 });
+  hear({ ahead: 50 });
+  hear({ ahead: 50 }, { trouble: 'offline' });
+  hear({ ahead: 50 }, { trouble: 'offline' });
+  hear({ ahead: 50 });
+  hear({ state: 'admitted', ahead: null, claimBy: at(90) }, { visible: false });
+  hear({ state: 'admitted', ahead: null, claimBy: at(59) }, { visible: false });
+  hear({ state: 'admitted', ahead: null, claimBy: at(58) }, { visible: false });
+  const offline = view(seen({}), env({ trouble: 'offline' }), texts).note;
+  assert.deepEqual(heard, [
+    'You are in line. ' + texts.waiting.lead + ' 100 ahead of you.',
+    '', '', '50 ahead of you.',
+    offline, '', 'Connected again.',
+    'It is your turn. ' + texts.admitted.lead, 'One minute left to enter the shop.', '',
+  ]);
+});

@@ -1,0 +1,41 @@
+// Package web holds the waiting page and its assets, embedded. The page is the same for every
+// queue and every fan; its script finds the queue in the address and asks the edge for the rest.
+// Nothing is loaded from another host.
+package web
+
+import (
+	"embed"
+	"path"
+)
+
+// ContentSecurityPolicy is the value of the header that belongs on the page and its assets. The
+// page needs no inline script, no inline style and nobody else's host. It is not to be framed:
+// a frame could trick a fan into leaving the line, and an app's webview is no frame.
+const ContentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; " +
+	"connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+
+//go:embed page.html
+var page []byte
+
+//go:embed assets
+var assets embed.FS
+
+// contentTypes are fixed here because the tables of the systems that we run on differ.
+var contentTypes = map[string]string{
+	".mjs": "text/javascript; charset=utf-8",
+	".css": "text/css; charset=utf-8",
+	".svg": "image/svg+xml",
+}
+
+// Page is the waiting page, text/html in UTF-8. The caller must not change it.
+func Page() []byte { return page }
+
+// Asset finds a file that the page loads from /assets/NAME.
+func Asset(name string) (content []byte, contentType string, ok bool) {
+	contentType, ok = contentTypes[path.Ext(name)]
+	if !ok || name != path.Base(name) {
+		return nil, "", false
+	}
+	content, err := assets.ReadFile("assets/" + name)
+	return content, contentType, err == nil
+}
