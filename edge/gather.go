@@ -47,8 +47,8 @@ type gatherer struct {
 	edge   string
 	limit  int
 	origin Origin
-	// floor is the highest position known to have been issued.
-	floor   func() uint64
+	// floor is the highest position known to have been issued, and the incarnation that did.
+	floor   func() (position uint64, incarnation string)
 	metrics *metrics
 
 	mu      sync.Mutex
@@ -127,7 +127,8 @@ func (g *gatherer) next(ctx context.Context, atOnce bool) []*joinCall {
 // ask sends one batch and repeats it under the same number while its outcome is unknown: the
 // origin answers a repetition as it answered the first time, so nobody is issued two positions.
 func (g *gatherer) ask(ctx context.Context, batch []*joinCall) []joinAnswer {
-	request := wire.JoinRequest{Queue: g.id, Edge: g.edge, Seq: g.seq, Floor: g.floor(), Users: make([]string, len(batch))}
+	request := wire.JoinRequest{Queue: g.id, Edge: g.edge, Seq: g.seq, Users: make([]string, len(batch))}
+	request.Floor, request.FloorOf = g.floor()
 	for i, call := range batch {
 		request.Users[i] = call.user
 	}

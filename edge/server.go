@@ -268,11 +268,11 @@ func (s *Server) gatherer(id queue.ID) *gatherer {
 	if g == nil {
 		g = &gatherer{
 			id: id, edge: s.edgeID, limit: s.Config.Limits.GatheredJoins, origin: s.Origin, metrics: s.metrics,
-			floor: func() uint64 {
+			floor: func() (uint64, string) {
 				if l := s.known.current.Load().lines[id]; l != nil {
-					return l.high.Load()
+					return l.high.Load(), l.incarnation
 				}
-				return 0
+				return 0, ""
 			},
 		}
 		s.gatherers[id] = g

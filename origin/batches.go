@@ -38,7 +38,7 @@ func (s *Server) join(w http.ResponseWriter, r *http.Request) error {
 		return errNoQueue
 	}
 	batch := store.JoinBatch{
-		Queue: id, Edge: in.Edge, Seq: in.Seq, Floor: in.Floor,
+		Queue: id, Edge: in.Edge, Seq: in.Seq, Floor: in.Floor, FloorOf: in.FloorOf,
 		Users: make([]store.Key, len(in.Users)), Now: s.clock.Now(),
 	}
 	for i, user := range in.Users {

@@ -172,8 +172,11 @@ type JoinBatch struct {
 	// Floor is the highest number known to have been issued; the batch is issued above it and
 	// above the counter. Numbers passed over count as issued in the running turn and wait: a fan
 	// may hold them. A floor more than MaxFloorRise above the counter is not believed and has
-	// no effect; neither has one of a batch that issues nothing.
+	// no effect; neither has one of a batch that issues nothing, or of another incarnation than
+	// the queue's.
 	Floor uint64
+	// FloorOf is the incarnation that issued Floor.
+	FloorOf string
 	// Users has one element for each join, in order of arrival; zero for an anonymous fan.
 	Users []Key
 	Now   time.Time

@@ -104,7 +104,10 @@ type JoinRequest struct {
 	Queue queue.ID `json:"queue"`
 	Edge  string   `json:"edge"`
 	Seq   uint64   `json:"seq"` // counts this edge's batches of this queue, from 1
-	Floor uint64   `json:"floor"`
+	// Floor is the highest position that the edge knows to have been issued, by the incarnation
+	// FloorOf.
+	Floor   uint64 `json:"floor"`
+	FloorOf string `json:"floorOf"`
 	// Users has one element for each join in order of arrival; "" is an anonymous fan.
 	Users []string `json:"users"`
 }

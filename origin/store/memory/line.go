@@ -103,7 +103,7 @@ func (q *state) remembered(edge string) *batches {
 
 func (q *state) joinAll(batch store.JoinBatch, joins []store.Joined) {
 	first := q.issued + 1
-	if batch.Floor > q.issued && batch.Floor-q.issued <= store.MaxFloorRise {
+	if batch.FloorOf == q.meta.Incarnation && batch.Floor > q.issued && batch.Floor-q.issued <= store.MaxFloorRise {
 		first = batch.Floor + 1
 	}
 	// Who comes new is settled first, so that the log tells of the joins before the offers.

@@ -191,7 +191,7 @@ func (p *pair) join() {
 		}
 	}
 	p.seq++
-	batch := store.JoinBatch{Queue: p.id, Edge: "edge", Seq: p.seq, Users: users, Now: p.now}
+	batch := store.JoinBatch{Queue: p.id, Edge: "edge", Seq: p.seq, FloorOf: "inc", Users: users, Now: p.now}
 	switch p.random.IntN(30) {
 	case 0:
 		batch.Floor = p.issued + p.random.Uint64N(150_000)

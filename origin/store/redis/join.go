@@ -34,7 +34,7 @@ func (s *Store) join(ctx context.Context, batch store.JoinBatch) (store.JoinResu
 	users, buckets := packUsers(batch.Users)
 	r, err := s.run(ctx, joinScript, batch.Queue, "", batch.Now, func(c *call) error {
 		c.key(c.sessions(), c.joiners(), c.batches(batch.Edge))
-		c.arg(batch.Edge, batch.Seq, min(batch.Floor, maxSeq), len(batch.Users), users, c.shape.turn)
+		c.arg(batch.Edge, batch.Seq, min(batch.Floor, maxSeq), batch.FloorOf, len(batch.Users), users, c.shape.turn)
 		pages := c.joinPages(batch)
 		c.arg(len(pages))
 		for _, page := range pages {

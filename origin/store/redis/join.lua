@@ -4,7 +4,8 @@ local refusal = open('capacity', 'claim', 'joinSlots', 'waiting', 'watermark', '
   'generations', 'hasUsers')
 if refusal then return refusal end
 local sessions, joiners, batches = key(), key(), key()
-local edge, seq, floor, count, users, turn = text(), text(), number(), number(), text(), text()
+local edge, seq, floor, floorOf = text(), text(), number(), text()
+local count, users, turn = number(), text(), text()
 
 -- A batch that was answered before gets the same answer.
 local memory = redis.call('HMGET', batches, 'last', seq)
@@ -73,7 +74,7 @@ end
 
 local issued = num('issued')
 local first = issued + 1
-if floor > issued and floor - issued <= MAX_FLOOR_RISE then first = floor + 1 end
+if floorOf == m.incarnation and floor > issued and floor - issued <= MAX_FLOOR_RISE then first = floor + 1 end
 local highest = first + fresh - 1
 if fresh > 0 then
   for page = place(issued + 1), (place(highest)) do

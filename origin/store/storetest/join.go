@@ -177,13 +177,18 @@ func joinFloor(t *testing.T, s store.Store) {
 			t.Errorf("a known user got %+v, want position 1", got)
 		}
 	})
-	if got := join(3003+store.MaxFloorRise+1, store.Key{}); got.Position != 3004 {
-		t.Errorf("position with an incredible floor is %d, want 3004", got.Position)
+	stray := sc.batch(store.Key{})
+	stray.Floor, stray.FloorOf = 9000, randomName()
+	if got := sc.joinBatch(stray).Joins[0]; got.Position != 3004 {
+		t.Errorf("position with another incarnation's floor is %d, want 3004", got.Position)
+	}
+	if got := join(3004+store.MaxFloorRise+1, store.Key{}); got.Position != 3005 {
+		t.Errorf("position with an incredible floor is %d, want 3005", got.Position)
 	}
 	// The numbers passed over may be held by fans: they wait like the others.
 	view := sc.view()
-	if view.Issued != 3004 || view.Waiting != 3004 {
-		t.Errorf("issued %d, waiting %d, want 3004 of each", view.Issued, view.Waiting)
+	if view.Issued != 3005 || view.Waiting != 3005 {
+		t.Errorf("issued %d, waiting %d, want 3005 of each", view.Issued, view.Waiting)
 	}
 	sc.tick()
 	sc.wantOffer(1, sc.claimBy())

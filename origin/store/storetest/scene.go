@@ -145,7 +145,7 @@ func (sc *scene) view() *queue.View {
 // batch is the edge's next batch.
 func (sc *scene) batch(users ...store.Key) store.JoinBatch {
 	sc.seq++
-	return store.JoinBatch{Queue: sc.id, Edge: sc.edge, Seq: sc.seq, Users: users, Now: sc.now}
+	return store.JoinBatch{Queue: sc.id, Edge: sc.edge, Seq: sc.seq, FloorOf: sc.inc, Users: users, Now: sc.now}
 }
 
 func (sc *scene) join(users ...store.Key) []store.Joined {
