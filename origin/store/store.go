@@ -146,7 +146,9 @@ type Line interface {
 	// Claim turns the position's offer into a session, until claimBy + queue.ClaimGrace. When
 	// a session runs already, its own subject gets the same session again, also when the queue
 	// is closed, and whatever SessionID it brings. A session ends as queue.Settings.SessionEnd
-	// says. ErrNotIssued,
+	// says. A subject that the map of users knows starts a session only at the position that it
+	// has there (else ErrTaken), so that nobody who can forge tickets can give a user's name to
+	// another place. ErrNotIssued,
 	// ErrNotOffered, ErrTaken, ErrOut. A session that another call finds expired counts as ended.
 	Claim(ctx context.Context, claim Claim) (queue.Session, Ack, error)
 	// Leave takes a waiting or offered position out of the line. Nothing changes when it is done

@@ -236,6 +236,9 @@ func (q *state) claim(claim store.Claim) (queue.Session, error) {
 	if !offered || !q.now.Before(claimBy.Add(queue.ClaimGrace)) {
 		return queue.Session{}, store.ErrNotOffered
 	}
+	if own, known := q.users[claim.Subject]; known && own != p {
+		return queue.Session{}, store.ErrTaken
+	}
 	if claim.SessionID == "" {
 		return queue.Session{}, errors.New("claim position: no session id")
 	}

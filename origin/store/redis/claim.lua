@@ -1,7 +1,7 @@
 -- Turns an offer into a session.
 local refusal = open('window', 'claimed')
 if refusal then return refusal end
-local sessions, sessionIDs, fates, missed = key(), key(), key(), key()
+local sessions, sessionIDs, fates, missed, users = key(), key(), key(), key(), key()
 local position, subject, id = number(), text(), text()
 if position < 1 or position > num('issued') then return {'NOTISSUED'} end
 local _, offset = place(position)
@@ -14,6 +14,8 @@ end
 if m.state == 'closed' then return {'OUT'} end
 local claimBy = tonumber(redis.call('ZSCORE', OFFERS, position) or nil)
 if not claimBy or now >= claimBy + GRACE_MS then return {'NOTOFFERED'} end
+local own = redis.call('HGET', users, subject)
+if own and tonumber(own) ~= position then return {'TAKEN'} end
 if redis.call('HEXISTS', sessionIDs, id) == 1 then return {'SESSIONID'} end
 
 -- Whole seconds, like queue.Settings.SessionEnd.

@@ -32,7 +32,7 @@ func (s *Store) Claim(ctx context.Context, claim store.Claim) (queue.Session, st
 	}
 	position, page := checked(claim.Position)
 	r, err := s.run(ctx, claimScript, claim.Queue, claim.Incarnation, claim.Now, func(c *call) error {
-		c.key(c.sessions(), c.sessionIDs(), c.fates(page), c.missed(page))
+		c.key(c.sessions(), c.sessionIDs(), c.fates(page), c.missed(page), c.users(bucketOf(claim.Subject)))
 		c.arg(position, claim.Subject[:], claim.SessionID)
 		return nil
 	})

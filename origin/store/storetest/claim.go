@@ -18,6 +18,7 @@ var claimCases = []testCase{
 	{"leave", leave},
 	{"end session", endSession},
 	{"whole seconds", claimWholeSeconds},
+	{"of a known user", claimOfKnownUser},
 	{"find session", findSession},
 }
 
@@ -287,5 +288,19 @@ func claimWholeSeconds(t *testing.T, s store.Store) {
 		if got, want := sc.claim(1).ExpiresAt, sc.now.Add(100*time.Second); !got.Equal(wholeSecond(want)) {
 			t.Errorf("a session that starts %d ms after a second ends at %v, want %v rounded up to the second", ms, got, want)
 		}
+	}
+}
+
+// claimOfKnownUser wants a user's session only at the user's own position: a ticket that says
+// otherwise is forged.
+func claimOfKnownUser(t *testing.T, s store.Store) {
+	sc := newScene(t, s, nil)
+	own := sc.joinBatch(sc.batch(store.Key{}, key(1))).Joins[1].Position
+	sc.tick() // offers both
+	sc.wantClaim("another place in a user's name", own-1, key(1), store.ErrTaken)
+	request := sc.claimRequest(own)
+	request.Subject = key(1)
+	if session, _, err := s.Claim(t.Context(), request); err != nil || session.Position != own {
+		t.Errorf("a user's claim of the own place: %+v, error %v, want a session at %d", session, err, own)
 	}
 }
