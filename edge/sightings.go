@@ -1,7 +1,9 @@
 package edge
 
 import (
+	"cmp"
 	"context"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -31,22 +33,30 @@ type sightings struct {
 	mu    sync.Mutex
 	turn  uint64
 	noted map[uint64]*notedBlock // by position / BlockSize: seen in turn
-	// kept are the sightings to hand in, by the turn in which they were made.
-	kept  map[uint64]queue.Positions
+	// kept are the sightings to hand in.
+	kept  map[occasion]queue.Positions
 	count int
+	// lapse is the latest log entry after which a sighting may be a fan's return from a lapse:
+	// that of a lapse, or of a snapshot before which some may lie.
+	lapse uint64
 	// last is when a sighting was noted last, zero once the edge has told that it left;
 	// reported is when the origin last took a complete account.
 	last, reported time.Time
 }
 
+// occasion says when sightings were made: in which turn, and as of which lapse. A sighting noted by
+// somebody who did not know the latest lapse yet counts as made before all of them.
+type occasion struct{ turn, asOf uint64 }
+
 type notedBlock [queue.BlockSize / 64]uint64
 
 func newSightings() *sightings {
-	return &sightings{noted: make(map[uint64]*notedBlock), kept: make(map[uint64]queue.Positions)}
+	return &sightings{noted: make(map[uint64]*notedBlock), kept: make(map[occasion]queue.Positions)}
 }
 
-// note takes down that a position was seen in a turn, once.
-func (s *sightings) note(turn, position uint64, now time.Time) {
+// note takes down that a position was seen in a turn, once. entry is the last log entry that
+// whoever saw it knew.
+func (s *sightings) note(turn, entry, position uint64, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if turn != s.turn {
@@ -64,15 +74,20 @@ func (s *sightings) note(turn, position uint64, now time.Time) {
 		return
 	}
 	*word |= bit
-	s.kept[turn] = append(s.kept[turn], position)
+	when := occasion{turn: turn}
+	if entry >= s.lapse {
+		when.asOf = s.lapse
+	}
+	s.kept[when] = append(s.kept[when], position)
 	s.count++
 }
 
 // forget makes the next sightings of positions count again in the same turn: after a lapse only a
 // new sighting brings a fan another offer.
-func (s *sightings) forget(positions queue.Positions) {
+func (s *sightings) forget(positions queue.Positions, entry uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.lapse = max(s.lapse, entry)
 	for _, position := range positions {
 		if block := s.noted[position/queue.BlockSize]; block != nil {
 			block[position%queue.BlockSize/64] &^= 1 << (position % 64)
@@ -80,9 +95,11 @@ func (s *sightings) forget(positions queue.Positions) {
 	}
 }
 
-func (s *sightings) forgetAll() {
+// forgetAll does the same for every position, as of a snapshot.
+func (s *sightings) forgetAll(entry uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.lapse = entry
 	clear(s.noted)
 }
 
@@ -103,12 +120,12 @@ func (s *sightings) take(l *line, turn uint64, turnLength time.Duration, now tim
 		return account{}, false
 	}
 	a.line = l
-	for _, seenIn := range sortedKeys(s.kept) {
-		positions := s.kept[seenIn]
+	for _, when := range sortedKeys(s.kept) {
+		positions := s.kept[when]
 		slices.Sort(positions)
 		for chunk := range slices.Chunk(slices.Compact(positions), handInSize) {
 			a.parts = append(a.parts, wire.Sightings{
-				Queue: l.id, Incarnation: l.incarnation, Turn: seenIn, Positions: chunk,
+				Queue: l.id, Incarnation: l.incarnation, Turn: when.turn, AsOf: when.asOf, Positions: chunk,
 			})
 		}
 	}
@@ -123,13 +140,10 @@ func (s *sightings) take(l *line, turn uint64, turnLength time.Duration, now tim
 	return a, true
 }
 
-func sortedKeys(m map[uint64]queue.Positions) []uint64 {
-	turns := make([]uint64, 0, len(m))
-	for turn := range m {
-		turns = append(turns, turn)
-	}
-	slices.Sort(turns)
-	return turns
+func sortedKeys(kept map[occasion]queue.Positions) []occasion {
+	return slices.SortedFunc(maps.Keys(kept), func(a, b occasion) int {
+		return cmp.Or(cmp.Compare(a.turn, b.turn), cmp.Compare(a.asOf, b.asOf))
+	})
 }
 
 // settle notes what became of an account: parts that were not taken are kept for the next one.
@@ -145,22 +159,23 @@ func (a *account) settle(now time.Time) {
 		return
 	}
 	for _, part := range a.parts[a.taken:] {
-		s.kept[part.Turn] = append(s.kept[part.Turn], part.Positions...)
+		when := occasion{part.Turn, part.AsOf}
+		s.kept[when] = append(s.kept[when], part.Positions...)
 		s.count += len(part.Positions)
 	}
 }
 
-// dropOldest forgets the sightings of the earliest turn and returns how many they were. Those
+// dropOldest forgets the earliest sightings and returns how many they were. Those
 // are the ones that later sightings of the same fans make up for.
 func (s *sightings) dropOldest() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	turns := sortedKeys(s.kept)
-	if len(turns) == 0 {
+	earliest := sortedKeys(s.kept)
+	if len(earliest) == 0 {
 		return 0
 	}
-	n := len(s.kept[turns[0]])
-	delete(s.kept, turns[0])
+	n := len(s.kept[earliest[0]])
+	delete(s.kept, earliest[0])
 	s.count -= n
 	return n
 }
@@ -171,10 +186,10 @@ func (s *sightings) size() int {
 	return s.count
 }
 
-// see notes that a fan in line was here.
-func (s *Server) see(l *line, turn, position uint64) {
+// see notes that a fan in line was here, by somebody who knew the log up to entry.
+func (s *Server) see(l *line, turn, entry, position uint64) {
 	s.metrics.sightings.Inc()
-	l.seen.note(turn, position, time.Now())
+	l.seen.note(turn, entry, position, time.Now())
 }
 
 // handInSightings hands in what was seen until ctx ends, then once more for good.

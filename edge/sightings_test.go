@@ -77,8 +77,19 @@ func (s *Server) enterTurn(t *testing.T, l *line, turn uint64) {
 	}
 }
 
+// seen is a part of an account, noted as of the first snapshot.
 func seen(turn uint64, complete, leaving bool, positions ...uint64) wire.Sightings {
-	return wire.Sightings{Queue: "acme.sale", Incarnation: "inc1", Turn: turn, Positions: positions, Complete: complete, Leaving: leaving}
+	part := wire.Sightings{Queue: "acme.sale", Incarnation: "inc1", Turn: turn, Positions: positions, Complete: complete, Leaving: leaving}
+	if len(positions) > 0 {
+		part.AsOf = 1
+	}
+	return part
+}
+
+// asOf is the same, noted as of a later lapse.
+func asOf(entry uint64, part wire.Sightings) wire.Sightings {
+	part.AsOf = entry
+	return part
 }
 
 func expect(t *testing.T, when string, got []wire.Sightings, want ...wire.Sightings) {
@@ -113,17 +124,20 @@ func TestSightingsAreForwardedOncePerTicketAndTurn(t *testing.T) {
 			{Number: 2, Kind: queue.EntryOffered, Positions: queue.Positions{3}, Watermark: 3},
 			{Number: 3, Kind: queue.EntryLapsed, Positions: queue.Positions{3}},
 		}}
+		s.status(l, 4) // not handed in yet when the lapse is heard of
+		stale := l.view.Load()
 		if err := s.known.apply(wire.Frame{Entries: &lapse}); err != nil {
 			t.Fatal(err)
 		}
 		s.status(l, 3)
 		s.status(l, 9)
+		s.see(l, 1, stale.Number, 5) // by a request that began before
 		s.handIn(t.Context(), false)
-		expect(t, "after a lapse", c.take(), seen(1, true, false, 3))
+		expect(t, "after a lapse", c.take(), asOf(0, seen(1, false, false, 5)), seen(1, false, false, 4), asOf(3, seen(1, true, false, 3)))
 		s.enterTurn(t, l, 2)
 		s.status(l, 9)
 		s.handIn(t.Context(), false)
-		expect(t, "in the next turn", c.take(), seen(2, true, false, 9))
+		expect(t, "in the next turn", c.take(), asOf(3, seen(2, true, false, 9)))
 
 		// Who is out is no sighting.
 		done := wire.Entries{Queue: l.id, Entries: []queue.Entry{{Number: 5, Kind: queue.EntryDone, Positions: queue.Positions{1500}, Fate: queue.Left}}}
@@ -215,7 +229,7 @@ func TestKeptSightingsAreBounded(t *testing.T) {
 		s, l := newSightingsServer(t, c)
 		for turn := uint64(1); turn <= 4; turn++ {
 			for position := uint64(1); position <= 40; position++ {
-				s.see(l, turn, position)
+				s.see(l, turn, 1, position)
 			}
 		}
 		s.handIn(t.Context(), false)
@@ -242,9 +256,9 @@ func TestLargeAccountsAreSplit(t *testing.T) {
 		s, l := newSightingsServer(t, c)
 		const fans = 2*handInSize + 10
 		for position := uint64(1); position <= fans; position++ {
-			s.see(l, 1, position)
+			s.see(l, 1, 1, position)
 		}
-		s.see(s.known.current.Load().lines["acme.other"], 1, 7)
+		s.see(s.known.current.Load().lines["acme.other"], 1, 1, 7)
 		s.handIn(t.Context(), false)
 		c.mu.Lock()
 		defer c.mu.Unlock()

@@ -108,6 +108,7 @@ type lineView struct {
 
 func newLine(v *queue.View, now time.Time) *line {
 	l := &line{id: v.ID, incarnation: v.Incarnation, seen: newSightings()}
+	l.seen.lapse = v.Number
 	l.show(v, now)
 	return l
 }
@@ -246,8 +247,8 @@ func (k *knowledge) applySnapshot(s queue.Snapshot) error {
 			return nil // the origin reads behind the one that we had; its entries will pass over
 		}
 		// Lapses may lie between the views, and a lapse makes the next sighting count again.
-		l.seen.forgetAll()
 		l.show(v, time.Now())
+		l.seen.forgetAll(v.Number)
 		k.setReturnOrigins()
 		return nil
 	}
@@ -279,7 +280,7 @@ func (k *knowledge) applyEntries(e wire.Entries) error {
 	for _, entry := range e.Entries {
 		switch entry.Kind {
 		case queue.EntryLapsed, queue.EntryWithdrawn:
-			l.seen.forget(entry.Positions)
+			l.seen.forget(entry.Positions, entry.Number)
 		case queue.EntrySettings:
 			retuned = true
 		}

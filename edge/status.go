@@ -97,7 +97,7 @@ func (s *Server) status(l *line, position uint64) queue.Status {
 	view := l.view.Load()
 	status := s.statusIn(view, position)
 	if holdsPlace(&status) && status.State != queue.TicketActive {
-		s.see(l, view.turn(time.Now(), status.Stale), position)
+		s.see(l, view.turn(time.Now(), status.Stale), view.Number, position)
 	}
 	return status
 }

@@ -218,6 +218,10 @@ type SightingBatch struct {
 	// position whose offer lapsed a candidate again.
 	Turn      uint64
 	Positions queue.Positions
+	// AsOf is a log entry that the edge knew when it noted all of these sightings. Only a
+	// sighting that was made later than a position's lapse, by an AsOf of at least the lapse's
+	// entry, makes it a candidate again.
+	AsOf uint64
 	// Complete says that the edge has now handed in all that it has seen so far; the time of
 	// the report lets turns close, and it alone makes an edge known. Leaving says that it holds no
 	// fans of this queue any more, and turns need not wait for it.

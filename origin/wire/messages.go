@@ -141,6 +141,7 @@ type Sightings struct {
 	Incarnation string          `json:"incarnation"`
 	Turn        uint64          `json:"turn"`
 	Positions   queue.Positions `json:"positions"`
+	AsOf        uint64          `json:"asOf"`
 	Complete    bool            `json:"complete"`
 	Leaving     bool            `json:"leaving"`
 }

@@ -165,6 +165,9 @@ func (q *state) tick(tick queue.Tick, result *store.TickResult) {
 	}
 	if len(result.Lapsed) > 0 {
 		q.append(queue.Entry{Kind: queue.EntryLapsed, Positions: result.Lapsed})
+		for _, position := range result.Lapsed {
+			q.lapses[position] = q.log.last
+		}
 	}
 	q.done(result.Missed, queue.Missed, queue.ReasonMissed)
 

@@ -133,7 +133,7 @@ func (q *state) joinAll(batch store.JoinBatch, joins []store.Joined) {
 			continue
 		}
 		if !j.New {
-			q.see(j.Position, 0)
+			q.see(j.Position, 0, q.log.last)
 		} else if q.meta.Settings.State == queue.Open && q.joinSlots > 0 && q.free() > 0 {
 			q.joinSlots--
 			q.offer(j.Position, claimBy)
@@ -192,7 +192,7 @@ func (s *Store) See(ctx context.Context, batch store.SightingBatch) (store.Ack, 
 		}
 		for _, position := range batch.Positions {
 			if position > 0 && position <= q.issued {
-				q.see(position, back)
+				q.see(position, back, batch.AsOf)
 			}
 		}
 		if batch.Leaving {

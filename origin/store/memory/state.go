@@ -21,12 +21,13 @@ type state struct {
 	totals  store.Counts // the totals and Present; the rest is counted when asked for
 
 	issued, watermark uint64
-	fates             [][]byte // 4 bits a position, in pages like those of bitset
-	inLine            bitset   // positions that wait without an offer, from 0
-	waiting           int      // how many that are
-	waitingOn         []int    // how many on each page
-	present           int      // how many of them were seen in this turn or the one before
-	lapsed            bitset   // those whose offer lapsed after their last sighting
+	fates             [][]byte          // 4 bits a position, in pages like those of bitset
+	inLine            bitset            // positions that wait without an offer, from 0
+	waiting           int               // how many that are
+	waitingOn         []int             // how many on each page
+	present           int               // how many of them were seen in this turn or the one before
+	lapsed            bitset            // those whose offer lapsed after their last sighting
+	lapses            map[uint64]uint64 // for each of these, the log entry of the lapse
 
 	offers      map[uint64]time.Time // claimBy
 	dueOffers   due                  // by claimBy
@@ -61,7 +62,7 @@ type session struct {
 func newState(meta store.Meta, keep int) *state {
 	q := &state{
 		meta: meta, now: meta.CreatedAt, log: journal{keep: keep},
-		offers: make(map[uint64]time.Time), misses: make(map[uint64]int),
+		offers: make(map[uint64]time.Time), misses: make(map[uint64]int), lapses: make(map[uint64]uint64),
 		sessions: make(map[uint64]*session), sessionIDs: make(map[string]uint64),
 		users: make(map[store.Key]uint64), batches: make(map[string]*batches),
 		turn: 1, turnStarted: meta.CreatedAt, seen: make([]bitset, 1),
@@ -187,7 +188,14 @@ func (q *state) unwait(position uint64) {
 	if q.isPresent(position) {
 		q.present--
 	}
-	q.lapsed.unset(position - 1)
+	q.unlapse(position)
+}
+
+// unlapse makes a position a candidate again, or drops what is known of its lapse.
+func (q *state) unlapse(position uint64) {
+	if q.lapsed.unset(position - 1) {
+		delete(q.lapses, position)
+	}
 }
 
 func (q *state) isPresent(position uint64) bool {
@@ -262,7 +270,8 @@ func (q *state) free() int {
 }
 
 // see credits a sighting of an issued position to a kept turn, counted back from the running one.
-func (q *state) see(position uint64, back int) {
+// Whoever saw it knew the log up to asOf.
+func (q *state) see(position uint64, back int, asOf uint64) {
 	if q.fate(position).Done() {
 		return
 	}
@@ -271,8 +280,8 @@ func (q *state) see(position uint64, back int) {
 	if back < 2 && !wasPresent && q.inLine.has(position-1) {
 		q.present++
 	}
-	if back == 0 {
-		q.lapsed.unset(position - 1)
+	if back == 0 && q.lapses[position] <= asOf {
+		q.unlapse(position)
 	}
 }
 

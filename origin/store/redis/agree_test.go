@@ -57,7 +57,7 @@ type pair struct {
 	version  uint64
 	// epochs of the two stores differ, as they should.
 	redisEpoch, memoryEpoch uint64
-	issued                  uint64
+	issued, entry           uint64
 	joined                  []store.JoinBatch
 	sessions                []string
 	at                      []uint64 // positions of the sessions
@@ -239,10 +239,12 @@ func (p *pair) see() {
 	}
 	batch := store.SightingBatch{
 		Queue: p.id, Incarnation: "inc", Edge: fmt.Sprint("edge-", p.random.IntN(3)), Turn: turn, Positions: positions,
+		AsOf:     p.entry - min(p.entry, p.random.Uint64N(6)),
 		Complete: p.random.IntN(2) == 0, Leaving: p.random.IntN(4) == 0, Now: p.now,
 	}
 	both(p, "See", func(s store.Store) (store.Ack, int, error) {
 		ack, err := s.See(p.t.Context(), batch)
+		p.entry = max(p.entry, ack.Entry)
 		return ack, 0, err
 	})
 }

@@ -85,6 +85,9 @@ local function lapseAll(positions)
     end
     add('waiting', #lapsed)
     append('lapsed', 'p', fold(lapsed))
+    for _, position in ipairs(lapsed) do
+      redis.call('HSET', pages[place(position)].missed, LAPSE .. position, m.number)
+    end
   end
   add('missed', #missed)
   finish(missed, FATE_MISSED, REASON_MISSED)

@@ -144,6 +144,10 @@ local function bits(bitmap, offsets)
   return values
 end
 
+-- In the hash of missed offers a position's own field counts them; this one holds the log entry
+-- of the last lapse.
+local LAPSE = 'l'
+
 local function fateOf(bitmap, offset)
   return redis.call('BITFIELD', bitmap, 'GET', 'u4', '#' .. offset)[1]
 end

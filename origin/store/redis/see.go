@@ -54,7 +54,7 @@ func (c *call) see(batch store.SightingBatch, positions []uint64, report string)
 		highest = positions[len(positions)-1]
 	}
 	c.key(c.edges(), c.scratch(1))
-	c.arg(c.shape.kept, highest, running, batch.Edge, report)
+	c.arg(c.shape.kept, highest, running, batch.Edge, report, min(batch.AsOf, maxSeq))
 	count := len(c.args)
 	c.arg(0)
 	pages := 0
@@ -65,9 +65,9 @@ func (c *call) see(batch store.SightingBatch, positions []uint64, report string)
 			continue
 		}
 		pages++
-		c.key(c.seen(credited, page), c.lapsed(page))
+		c.key(c.seen(credited, page), c.lapsed(page), c.missed(page))
 		at, data := packSightings(positions[from:to], page*pageSize+1)
-		c.arg(at, data)
+		c.arg(page, at, data)
 	}
 	c.args[count] = pages
 }

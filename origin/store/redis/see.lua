@@ -3,24 +3,54 @@ local refusal = open()
 if refusal then return refusal end
 local edges, scratch = key(), key()
 local named, highest, running, edge, report = text(), number(), text() == '1', text(), text()
+local asOf = number()
 if named ~= kept() or highest > num('issued') then return again() end
 
+-- unlapse makes those of the offsets candidates again that were seen later than their lapse.
+local function unlapse(page, lapsed, missed, offsets)
+  local again = {}
+  for _, offset in ipairs(offsets) do
+    local lapse = redis.call('HGET', missed, LAPSE .. int(page * PAGE + offset + 1))
+    if tonumber(lapse or 0) <= asOf then again[#again + 1] = offset end
+  end
+  if #again > 0 then write(lapsed, 'u1', again, 0) end
+end
+
+-- which lists those of the offsets whose bits are set.
+local function which(bitmap, offsets)
+  local set = {}
+  for i, bit in ipairs(bits(bitmap, offsets)) do
+    if bit == 1 then set[#set + 1] = offsets[i] end
+  end
+  return set
+end
+
+-- all lists the offsets whose bits are set, and clears them.
+local function all(bitmap)
+  local set = {}
+  while true do
+    local offset = redis.call('BITPOS', bitmap, 1)
+    if offset < 0 then return set end
+    redis.call('SETBIT', bitmap, offset, 0)
+    set[#set + 1] = offset
+  end
+end
+
 for _ = 1, number() do
-  local seen, lapsed = key(), key()
-  local at, data = number(), text()
+  local seen, lapsed, missed = key(), key(), key()
+  local page, at, data = number(), number(), text()
   ensure(seen, PAGE_BYTES)
   local clear = running and redis.call('EXISTS', lapsed) == 1
   if at < 0 then
     local offsets = parse(data)
     write(seen, 'u1', offsets, 1)
-    if clear then write(lapsed, 'u1', offsets, 0) end
+    if clear then unlapse(page, lapsed, missed, which(lapsed, offsets)) end
   else
     redis.call('SETRANGE', scratch, at, data)
     redis.call('BITOP', 'OR', seen, seen, scratch)
     if clear then
-      ensure(scratch, PAGE_BYTES)
-      redis.call('BITOP', 'NOT', scratch, scratch)
-      redis.call('BITOP', 'AND', lapsed, lapsed, scratch)
+      redis.call('BITOP', 'AND', scratch, scratch, lapsed)
+      unlapse(page, lapsed, missed, all(scratch))
     end
     redis.call('DEL', scratch)
   end

@@ -179,9 +179,14 @@ func (sc *scene) see(positions ...uint64) {
 
 func (sc *scene) seeIn(turn uint64, positions ...uint64) {
 	sc.t.Helper()
+	sc.seeAsOf(turn, sc.view().Number, positions...)
+}
+
+func (sc *scene) seeAsOf(turn, asOf uint64, positions ...uint64) {
+	sc.t.Helper()
 	_, err := sc.s.See(sc.t.Context(), store.SightingBatch{
 		Queue: sc.id, Incarnation: sc.inc, Edge: sc.edge, Turn: turn,
-		Positions: positions, Now: sc.now,
+		Positions: positions, AsOf: asOf, Now: sc.now,
 	})
 	if err != nil {
 		sc.t.Fatalf("See: %v", err)

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ var tickCases = []testCase{
 	{"lowest present first", tickOrder},
 	{"the absent are passed and owed", tickOwed},
 	{"a missed offer waits for a later sighting", tickLapse},
+	{"a second missed offer", tickLapseAgain},
 	{"missed offers end the ticket", tickMissed},
 	{"session ends", tickSessionEnds},
 	{"counts again", tickCountsAgain},
@@ -71,18 +73,36 @@ func tickOwed(t *testing.T, s store.Store) {
 	}
 }
 
+// lapseOnce lets the offer of a position lapse while the first three fans go on being seen.
+func (sc *scene) lapseOnce(position uint64) {
+	sc.t.Helper()
+	sc.wantOffer(position, sc.claimBy())
+	sc.run(24*time.Second, func() { sc.see(1, 2, 3) })
+	sc.wantOffer(position, sc.claimBy().Add(-24*time.Second))
+	sc.advance(time.Second)
+}
+
+// lastOf is the number of the log's last entry of a kind.
+func (sc *scene) lastOf(kind queue.Kind) uint64 {
+	sc.t.Helper()
+	entries, err := sc.s.Entries(sc.t.Context(), sc.id, sc.inc, 0, 10_000)
+	if err != nil {
+		sc.t.Fatalf("Entries: %v", err)
+	}
+	for _, entry := range slices.Backward(entries) {
+		if entry.Kind == kind {
+			return entry.Number
+		}
+	}
+	sc.t.Fatalf("the log has no entry %q", kind)
+	return 0
+}
+
 func tickLapse(t *testing.T, s store.Store) {
 	sc := newScene(t, s, func(s *queue.Settings) { s.Capacity = 1; s.MaxMissedOffers = 5 })
 	sc.join(key(1), key(2), key(3))
-	lapse := func(position uint64) {
-		t.Helper()
-		sc.wantOffer(position, sc.claimBy())
-		sc.run(24*time.Second, func() { sc.see(1, 2, 3) })
-		sc.wantOffer(position, sc.claimBy().Add(-24*time.Second))
-		sc.advance(time.Second)
-	}
 	sc.tick()
-	lapse(1)
+	sc.lapseOnce(1)
 	// 1 was seen a second ago, but not since the lapse.
 	result := sc.tick()
 	sc.wantPositions("lapsed", result.Lapsed, 1)
@@ -92,6 +112,32 @@ func tickLapse(t *testing.T, s store.Store) {
 	sc.wantPositions("candidates", sc.look().Candidates, 3)
 	// A sighting of an earlier turn comes from before the lapse.
 	sc.seeIn(sc.look().Turn-1, 1)
+	sc.wantPositions("candidates", sc.look().Candidates, 3)
+	// So does one that an edge noted before it heard of the lapse, however late it is handed in.
+	lapsedAt := sc.lastOf(queue.EntryLapsed)
+	sc.seeAsOf(sc.look().Turn, lapsedAt-1, 1)
+	sc.wantPositions("candidates", sc.look().Candidates, 3)
+	many := make(queue.Positions, 0, 100)
+	for position := range uint64(100) {
+		many = append(many, position+1) // a store may take many together another way
+	}
+	sc.joinAnonymous(100)
+	sc.seeAsOf(sc.look().Turn, lapsedAt-1, many...)
+	sc.wantPositions("candidates", sc.look().Candidates, 3)
+	sc.seeAsOf(sc.look().Turn, lapsedAt, many...)
+	sc.wantPositions("candidates", sc.look().Candidates, 1)
+	sc.leave(1)
+	sc.wantPositions("candidates", sc.look().Candidates, 3)
+}
+
+func tickLapseAgain(t *testing.T, s store.Store) {
+	sc := newScene(t, s, func(s *queue.Settings) { s.Capacity = 1; s.MaxMissedOffers = 5 })
+	sc.join(key(1), key(2), key(3))
+	lapse := sc.lapseOnce
+	sc.tick()
+	lapse(1)
+	sc.tick()
+	sc.leave(2)
 	sc.wantPositions("candidates", sc.look().Candidates, 3)
 	// One of this turn, after it, makes 1 the first again.
 	sc.see(1)
