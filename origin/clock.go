@@ -16,6 +16,8 @@ const (
 	// of it.
 	goodRoundTrip = 20 * time.Millisecond
 	measureTries  = 5
+	// largestStepBack is how far one measurement may put the clock back.
+	largestStepBack = 50 * time.Millisecond
 )
 
 // storeClock tells the store's time: as it was measured last, plus what the own monotonic clock
@@ -63,6 +65,21 @@ func (c *storeClock) Measure(ctx context.Context, clock store.Clock) error {
 	if best == nil {
 		return fmt.Errorf("measure the store's time: %w", failed)
 	}
-	c.last.Store(best)
+	c.last.Store(follow(c.last.Load(), best))
 	return nil
+}
+
+// follow is the measurement to go by after another one. A store whose clock was put back, by hand
+// or by a failover, is followed in small steps only: ticks, offers and tickets that already
+// carry later times would otherwise stand still until the clock comes there again. Being ahead
+// hurts nobody, since a store goes by the latest time that it has seen.
+func follow(old, measured *measurement) *measurement {
+	if old == nil {
+		return measured
+	}
+	least := old.store.Add(measured.own.Sub(old.own) - largestStepBack)
+	if measured.store.After(least) {
+		return measured
+	}
+	return &measurement{store: least, own: measured.own}
 }

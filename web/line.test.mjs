@@ -170,6 +170,13 @@ test('the hand-over keeps the query letter for letter and the fragment', () => {
   }
 });
 
+test('a token that the return address names already, however it is written, gives way', () => {
+  for (const name of ['wr_session', 'wr%5Fsession', '%77r_session', 'wr_session=x&wr%5fsession']) {
+    const address = line.handOverAddress(new URL(`https://shop.example/?a=1&${name}=old&b=%20`), 'new');
+    assert.equal(address, 'https://shop.example/?a=1&b=%20&wr_session=new', name);
+  }
+});
+
 test('only the fragment of a refused token asks for a click', () => {
   assert.equal(line.asksForClick('#wr_click=1'), true);
   assert.equal(line.asksForClick('#a=b&wr_click=1'), true);

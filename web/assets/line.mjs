@@ -160,7 +160,7 @@ export function returnAddress(text, returnOrigins) {
 export function handOverAddress(returnURL, sessionToken) {
   const url = new URL(returnURL);
   const others = url.search.replace(/^\?/, '').split('&')
-    .filter((part) => part !== '' && !/^wr_session(=|$)/.test(part));
+    .filter((part) => part !== '' && !new URLSearchParams(part).has('wr_session'));
   url.search = [...others, 'wr_session=' + encodeURIComponent(sessionToken)].join('&');
   return url.href;
 }
