@@ -24,6 +24,10 @@ func (s *Server) cookieName(queue string) string {
 	return cookiePrefix + queue
 }
 
+// mostPlaces is how many places one browser can hold at once: with their cookies a request stays
+// well within the limit of its header.
+const mostPlaces = 16
+
 // ticketCookie is one of the page's cookies; token belongs to the request.
 type ticketCookie struct {
 	queue string
@@ -62,6 +66,30 @@ func (s *Server) cookieFor(ctx *fasthttp.RequestCtx, id queue.ID) (token []byte,
 		}
 	}
 	return nil, nil
+}
+
+// makeRoom takes away the page's cookies of other queues that hold no place any more, before one
+// more is set: a browser keeps them for as long as tickets live, and too many would fill the
+// header of every request. It reports whether there is room for another place.
+func (s *Server) makeRoom(ctx *fasthttp.RequestCtx, snap *snapshot, id queue.ID) (bool, error) {
+	cookies, err := s.ticketCookies(ctx)
+	if err != nil {
+		return false, err
+	}
+	held := 0
+	for _, c := range cookies {
+		if _, err := queue.ParseID(c.queue); err != nil || c.queue == string(id) {
+			continue // not one that we set, or about to be replaced
+		}
+		if l := snap.lines[queue.ID(c.queue)]; l != nil {
+			if _, holds := s.heldPlace(snap, l, c.token); holds {
+				held++
+				continue
+			}
+		}
+		s.dropCookie(ctx, c.queue)
+	}
+	return held < mostPlaces, nil
 }
 
 // setCookie gives the page its ticket, out of reach of scripts.

@@ -106,6 +106,13 @@ func (s *Server) postTicket(ctx *fasthttp.RequestCtx) error {
 	if settings.State == queue.Closed {
 		return errQueueClosed
 	}
+	if who.page {
+		if room, err := s.makeRoom(ctx, snap, l.id); err != nil {
+			return err
+		} else if !room {
+			return errTooManyPlaces
+		}
+	}
 	return s.join(ctx, snap, l, who)
 }
 

@@ -169,6 +169,11 @@ func (s *Server) postHandover(ctx *fasthttp.RequestCtx) error {
 			return errPlaceHeld
 		}
 	}
+	if room, err := s.makeRoom(ctx, s.known.current.Load(), h.line.id); err != nil {
+		return err
+	} else if !room {
+		return errTooManyPlaces
+	}
 	s.setCookie(ctx, &h.ticket.Ticket, h.token)
 	ctx.SetStatusCode(fasthttp.StatusNoContent)
 	return nil

@@ -3,6 +3,7 @@ package edge
 import (
 	"bytes"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -10,10 +11,6 @@ import (
 	"waitingroom/origin/queue"
 	"waitingroom/tokens"
 )
-
-// cookieAttempts bounds how many ticket cookies of one request are verified: a browser holds one
-// for each queue that its user waits in.
-const cookieAttempts = 16
 
 // ticket is a verified ticket.
 type ticket struct {
@@ -74,7 +71,19 @@ func (s *Server) cookieHolder(ctx *fasthttp.RequestCtx, snap *snapshot, id strin
 	if !ctx.IsGet() && !ctx.IsHead() && !s.samePage(ctx) {
 		return holder{}, errOrigin
 	}
-	for _, c := range cookies[:min(len(cookies), cookieAttempts)] {
+	// A browser holds a cookie for each queue that its user waits in. The id begins with the
+	// incarnation, which tells the one that counts; the others are looked at only when no queue
+	// here has it, because it was deleted.
+	var own []ticketCookie
+	for _, c := range cookies {
+		if l := snap.lines[queue.ID(c.queue)]; l != nil && strings.HasPrefix(id, l.incarnation+"-") {
+			own = append(own, c)
+		}
+	}
+	if own != nil {
+		cookies = own
+	}
+	for _, c := range cookies[:min(len(cookies), mostPlaces)] {
 		if t, err := s.verifyTicket(snap, c.token); err == nil && t.ID == id && c.queue == t.Queue {
 			return holder{ticket: t, token: c.token, cookie: true}, nil
 		}

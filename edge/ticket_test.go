@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -372,5 +374,66 @@ func TestHandover(t *testing.T) {
 	}
 	if got := e.do("POST", "/tickets/"+otherID+"/handover", e.fromPage(cookie), ""); got.status != http.StatusUnauthorized {
 		t.Errorf("another ticket's path: got %d, want 401", got.status)
+	}
+}
+
+// TestABrowserInManyQueues joins one queue after the other with one browser's cookies.
+func TestABrowserInManyQueues(t *testing.T) {
+	o := newScripted(t)
+	var queues []queue.ID
+	for i := range mostPlaces + 4 {
+		id := queue.ID(fmt.Sprintf("acme.many-%d", i))
+		queues = append(queues, id)
+		o.views[id] = testView(id, fmt.Sprintf("inc-of-%d", i))
+	}
+	e := startEdge(t, o, nil)
+	jar := map[string]string{}
+	browser := func() headers {
+		var pairs []string
+		for _, name := range slices.Sorted(maps.Keys(jar)) {
+			pairs = append(pairs, name+"="+jar[name])
+		}
+		return e.fromPage(strings.Join(pairs, "; "))
+	}
+	ids := map[queue.ID]string{}
+	join := func(id queue.ID) answer {
+		t.Helper()
+		got := e.do("POST", "/queues/"+string(id)+"/tickets", browser(), `{}`)
+		for _, c := range (&http.Response{Header: got.header}).Cookies() {
+			if c.Value == "" {
+				delete(jar, c.Name)
+			} else {
+				jar[c.Name] = c.Value
+			}
+		}
+		if got.status == http.StatusCreated {
+			ids[id], _ = got.object(t)["ticketId"].(string)
+			e.applied(id)
+		}
+		return got
+	}
+	for _, id := range queues[:mostPlaces] {
+		if got := join(id); got.status != http.StatusCreated {
+			t.Fatalf("join of %s: got %d %s, want 201", id, got.status, got.body)
+		}
+		if got := e.do("GET", "/tickets/"+ids[id], browser(), ""); got.status != http.StatusOK {
+			t.Fatalf("poll in %s with %d cookies: got %d %s, want 200", id, len(jar), got.status, got.body)
+		}
+	}
+	if got := join(queues[mostPlaces]); got.status != http.StatusConflict || got.code(t) != "too_many_places" || len(jar) != mostPlaces {
+		t.Errorf("one queue too many: got %d %s with %d cookies, want 409 too_many_places and all kept", got.status, got.body, len(jar))
+	}
+	// Places that are lost make room, and their cookies go.
+	for _, id := range queues[:3] {
+		o.log(id, queue.Entry{Kind: queue.EntryDone, Positions: queue.Positions{1}, Fate: queue.Expired, Reason: queue.ReasonAbsent})
+		e.applied(id)
+	}
+	if got := join(queues[mostPlaces]); got.status != http.StatusCreated || len(jar) != mostPlaces-2 {
+		t.Errorf("after three places were lost: got %d with %d cookies, want 201 with %d", got.status, len(jar), mostPlaces-2)
+	}
+	for _, id := range queues[3 : mostPlaces+1] {
+		if got := e.do("GET", "/tickets/"+ids[id], browser(), ""); got.status != http.StatusOK {
+			t.Errorf("poll in %s: got %d %s, want 200", id, got.status, got.body)
+		}
 	}
 }

@@ -148,7 +148,7 @@ var ticketMembers = []member{
 // Verify checks a ticket and returns a copy of its claims. The error wraps ErrExpired when the
 // expiry alone is wrong, else ErrInvalid. Which queue and incarnation the ticket is presented to
 // is for the caller to compare. iat is not judged: a clock that was put back must not turn away
-// fans whose tickets are older than it.
+// fans whose tickets then seem to come from the future.
 func (s *Tickets) Verify(token []byte, now time.Time) (Ticket, error) {
 	p, err := split(token)
 	if err != nil {
