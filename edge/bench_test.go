@@ -40,7 +40,10 @@ func benchHandler(b *testing.B, s *Server, n int, prepare func(i int, r *fasthtt
 
 func benchEdge(b *testing.B) (*edgeUnderTest, *scripted) {
 	o := newScripted(b)
-	e := startEdge(b, o, nil)
+	e := startEdge(b, o, func(c *Config) {
+		// At work, but out of reach.
+		c.Limits.JoinsPerPublishableKey = JoinRate{PerSecond: 1_000_000, Burst: 10_000_000}
+	})
 	o.log("acme.sale", queue.Entry{Kind: queue.EntryJoined, Issued: 100_000})
 	e.applied("acme.sale")
 	return e, o

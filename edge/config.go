@@ -39,8 +39,10 @@ type Config struct {
 	// ClusterSecret is where the secret shared with the origins comes from: exactly one of file
 	// and env. Required.
 	ClusterSecret tokens.Source `yaml:"clusterSecret"`
-	// TrustedProxies are the networks (CIDR) whose X-Forwarded-For is believed where something goes
-	// by a client's address; nothing does yet. Default: none.
+	// TrustedProxies are the networks (CIDR) of the proxies before this edge. From them, and from
+	// nobody else, X-Forwarded-For is believed; each must append to it, or replace it. Default:
+	// none. Without any, an edge that serves no TLS itself knows no client's address, and does
+	// without limits.joinsPerAddress.
 	TrustedProxies []string `yaml:"trustedProxies"`
 	// MaxStaleSeconds is how old the list of revocations may be before WhenStale applies, in
 	// seconds. 1 to 86400; default 60.
@@ -59,8 +61,17 @@ type Config struct {
 
 // Limits of an edge.
 type Limits struct {
-	// Connections is the number of connections served at once. 1 to 1000000; default 200000.
+	// Connections is the number of connections served at once; the last eighth takes no joins of
+	// fans without a place. 1 to 1000000; default 200000.
 	Connections int `yaml:"connections"`
+	// ReadSeconds is how long a request may take to arrive, in seconds, from its first byte, or
+	// from the opening of its connection. 1 to 300; default 10.
+	ReadSeconds int `yaml:"readSeconds"`
+	// WriteSeconds is how long an answer may take to be read, in seconds. 1 to 300; default 10.
+	WriteSeconds int `yaml:"writeSeconds"`
+	// IdleSeconds is how long a connection may wait for its next request, in seconds. 1 to 3600;
+	// default 75. Behind a proxy it must exceed the proxy's own.
+	IdleSeconds int `yaml:"idleSeconds"`
 	// BodyBytes is the largest request body. 1024 to 1048576; default 16384.
 	BodyBytes int `yaml:"bodyBytes"`
 	// HeaderBytes is the largest request header, with its cookies. 4096 to 65536; default 16384.
@@ -68,6 +79,30 @@ type Limits struct {
 	// GatheredJoins is how many joins of one queue may wait for the origin; further ones are
 	// turned away with 503. 1 to 1000000; default 8192.
 	GatheredJoins int `yaml:"gatheredJoins"`
+	// JoinWaitMillis is how long a join may have waited for the origin, in milliseconds, until new
+	// ones are turned away with 503 at once. Joins that name a user, who may have a place, are
+	// turned away at twice that. 10 to 2500; default 1500.
+	JoinWaitMillis int `yaml:"joinWaitMillis"`
+	// JoinsPerAddress is how often fans may join from one client address, or one prefix of
+	// addresses, on this edge. It counts neither joins with a secret API key nor those of a page
+	// that holds a place. Default 20 a second, 60 at once: the 128 subscribers whom a carrier puts
+	// behind one IPv4 address could nearly all join within the same three seconds.
+	JoinsPerAddress JoinRate `yaml:"joinsPerAddress"`
+	// AddressBitsIPv4 and AddressBitsIPv6 are how many leading bits of an address one client is
+	// taken to have for itself. 8 to 32, default 32; 16 to 128, default 64, which is what a
+	// provider gives to the smallest customer.
+	AddressBitsIPv4 int `yaml:"addressBitsIPv4"`
+	AddressBitsIPv6 int `yaml:"addressBitsIPv6"`
+	// RememberedAddresses is how many prefixes of addresses are remembered, those that joined last;
+	// each takes about 200 bytes. 1024 to 10000000; default 65536.
+	RememberedAddresses int `yaml:"rememberedAddresses"`
+	// JoinsPerPublishableKey is how often fans may join with one publishable API key on this edge,
+	// so that one tenant's app cannot crowd out another's. All of an app's fans share the key.
+	// Default 10000 a second, 30000 at once.
+	JoinsPerPublishableKey JoinRate `yaml:"joinsPerPublishableKey"`
+	// JoinsPerSecretKey is the same for one secret API key. Default: off, for the shop's own
+	// backend is trusted.
+	JoinsPerSecretKey JoinRate `yaml:"joinsPerSecretKey"`
 	// OriginCalls is how many claims and leaves may wait for the origin at once. 1 to 100000;
 	// default 512.
 	OriginCalls int `yaml:"originCalls"`
@@ -77,6 +112,17 @@ type Limits struct {
 	// KeptSightings is how many sightings wait for an origin that is away; each takes 8 bytes.
 	// The oldest are dropped beyond it. 1024 to 100000000; default 2000000.
 	KeptSightings int `yaml:"keptSightings"`
+}
+
+// JoinRate limits how often something may join. It is a token bucket: each join takes a token.
+type JoinRate struct {
+	// PerSecond is how many tokens grow back in a second. 1 to 1000000. Excludes off.
+	PerSecond int `yaml:"perSecond"`
+	// Burst is how many tokens there are at the most. 1 to 10000000; default three times
+	// perSecond. Excludes off.
+	Burst int `yaml:"burst"`
+	// Off lifts the limit. Excludes the others.
+	Off bool `yaml:"off"`
 }
 
 // TLS names a certificate.
@@ -122,6 +168,20 @@ func (c *Config) check() []error {
 			report("%s: %d to %d", name, least, most)
 		}
 	}
+	rate := func(name string, r *JoinRate, otherwise JoinRate) {
+		switch {
+		case r.Off && (r.PerSecond != 0 || r.Burst != 0):
+			report("%s: off excludes perSecond and burst", name)
+			return
+		case *r == JoinRate{}:
+			*r = otherwise
+		}
+		if r.Off {
+			return
+		}
+		within(name+".perSecond", &r.PerSecond, otherwise.PerSecond, 1, 1_000_000)
+		within(name+".burst", &r.Burst, 3*r.PerSecond, 1, 10_000_000)
+	}
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		report("listen: host:port is required")
 	}
@@ -148,7 +208,17 @@ func (c *Config) check() []error {
 	within("limits.connections", &c.Limits.Connections, 200_000, 1, 1_000_000)
 	within("limits.bodyBytes", &c.Limits.BodyBytes, 16_384, 1024, 1<<20)
 	within("limits.headerBytes", &c.Limits.HeaderBytes, 16_384, 4096, 1<<16)
+	within("limits.readSeconds", &c.Limits.ReadSeconds, 10, 1, 300)
+	within("limits.writeSeconds", &c.Limits.WriteSeconds, 10, 1, 300)
+	within("limits.idleSeconds", &c.Limits.IdleSeconds, 75, 1, 3600)
 	within("limits.gatheredJoins", &c.Limits.GatheredJoins, 8192, 1, 1_000_000)
+	within("limits.joinWaitMillis", &c.Limits.JoinWaitMillis, 1500, 10, int(joinDeadline/time.Millisecond)/2)
+	rate("limits.joinsPerAddress", &c.Limits.JoinsPerAddress, JoinRate{PerSecond: 20, Burst: 60})
+	within("limits.addressBitsIPv4", &c.Limits.AddressBitsIPv4, 32, 8, 32)
+	within("limits.addressBitsIPv6", &c.Limits.AddressBitsIPv6, 64, 16, 128)
+	within("limits.rememberedAddresses", &c.Limits.RememberedAddresses, 65_536, 1024, 10_000_000)
+	rate("limits.joinsPerPublishableKey", &c.Limits.JoinsPerPublishableKey, JoinRate{PerSecond: 10_000, Burst: 30_000})
+	rate("limits.joinsPerSecretKey", &c.Limits.JoinsPerSecretKey, JoinRate{Off: true})
 	within("limits.originCalls", &c.Limits.OriginCalls, 512, 1, 100_000)
 	within("limits.rememberedTokens", &c.Limits.RememberedTokens, 131_072, 1024, 10_000_000)
 	within("limits.keptSightings", &c.Limits.KeptSightings, 2_000_000, 1024, 100_000_000)
@@ -157,6 +227,11 @@ func (c *Config) check() []error {
 	}
 	return problems
 }
+
+// knowsClients reports whether an edge can tell one client's address from another's: its peers are
+// the clients, or proxies that it trusts. What stands before an edge that serves plain http can
+// only be a proxy; unless it is named, all fans would seem to come from its one address.
+func (c *Config) knowsClients() bool { return c.TLS != nil || len(c.TrustedProxies) > 0 }
 
 func (c *Config) maxStale() time.Duration { return time.Duration(c.MaxStaleSeconds) * time.Second }
 

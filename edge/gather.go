@@ -43,9 +43,12 @@ type joinCall struct {
 // at a time. It outlives the queue's line: its numbers must never be used twice in this process,
 // or a new batch would be answered with the positions of an old one.
 type gatherer struct {
-	id     queue.ID
-	edge   string
+	id   queue.ID
+	edge string
+	// limit is how many joins may wait, slow for how long one may have waited before new ones are
+	// turned away.
 	limit  int
+	slow   time.Duration
 	origin Origin
 	// floor is the highest position known to have been issued, and the incarnation that did.
 	floor   func() (position uint64, incarnation string)
@@ -54,6 +57,7 @@ type gatherer struct {
 	mu      sync.Mutex
 	waiting []*joinCall
 	running bool
+	asking  time.Time // since when the first join of the batch under way has waited; zero without one
 
 	seq uint64 // the running sender's alone
 }
@@ -67,10 +71,12 @@ func (g *gatherer) join(ctx context.Context, group *sync.WaitGroup, user string)
 	case ctx.Err() != nil:
 		g.mu.Unlock()
 		return joinAnswer{err: errStopping}
-	case len(g.waiting) >= g.limit:
-		g.mu.Unlock()
-		g.metrics.joinsTurnedAway.WithLabelValues("gather_full").Inc()
-		return joinAnswer{err: errTooManyJoins}
+	default:
+		if reason := g.refusal(user); reason != "" {
+			g.mu.Unlock()
+			g.metrics.turnedAway(reason)
+			return joinAnswer{err: errTooManyJoins}
+		}
 	}
 	g.waiting = append(g.waiting, call)
 	if !g.running {
@@ -79,6 +85,34 @@ func (g *gatherer) join(ctx context.Context, group *sync.WaitGroup, user string)
 	}
 	g.mu.Unlock()
 	return <-call.answer
+}
+
+// overloaded tells why a join would be turned away now; empty where it would not.
+func (g *gatherer) overloaded(user string) turnedAwayReason {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.refusal(user)
+}
+
+// refusal is what overloaded tells, for those who hold mu. A join that names a user may be that of
+// a fan who has a place and comes back for it, so the last quarter of the room is for those, and
+// they are turned away for slowness only when it is twice as bad.
+func (g *gatherer) refusal(user string) turnedAwayReason {
+	limit, slow := g.limit, 2*g.slow
+	if user == "" {
+		limit, slow = limit-limit/4, g.slow
+	}
+	oldest := g.asking
+	if oldest.IsZero() && len(g.waiting) > 0 {
+		oldest = g.waiting[0].since
+	}
+	switch {
+	case len(g.waiting) >= limit:
+		return turnedAwayFull
+	case !oldest.IsZero() && time.Since(oldest) > slow:
+		return turnedAwaySlow
+	}
+	return ""
 }
 
 // send works until nobody waits. The first join of a quiet queue goes at once; those that come
@@ -103,6 +137,7 @@ func (g *gatherer) send(ctx context.Context) {
 func (g *gatherer) next(ctx context.Context, atOnce bool) []*joinCall {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.asking = zeroTime
 	for len(g.waiting) > 0 && time.Since(g.waiting[0].since) > joinDeadline {
 		g.waiting[0].answer <- joinAnswer{err: errOriginAway}
 		g.waiting = g.waiting[1:]
@@ -118,6 +153,7 @@ func (g *gatherer) next(ctx context.Context, atOnce bool) []*joinCall {
 	}
 	n := min(len(g.waiting), batchSize)
 	batch := g.waiting[:n:n]
+	g.asking = batch[0].since
 	if g.waiting = g.waiting[n:]; len(g.waiting) == 0 {
 		g.waiting = nil
 	}

@@ -60,7 +60,7 @@ func (b *batches) Join(ctx context.Context, r wire.JoinRequest) (wire.JoinRespon
 
 func newTestGatherer(b *batches, limit int) *gatherer {
 	s := &Server{known: newKnowledge(1024)}
-	return &gatherer{id: "acme.sale", edge: "e", limit: limit, origin: b, metrics: newMetrics(s), floor: func() (uint64, string) { return 0, "" }}
+	return &gatherer{id: "acme.sale", edge: "e", limit: limit, slow: joinDeadline, origin: b, metrics: newMetrics(s), floor: func() (uint64, string) { return 0, "" }}
 }
 
 // joinMany starts n joins at once and waits for their answers, in the order of their users.

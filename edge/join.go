@@ -106,6 +106,11 @@ func (s *Server) postTicket(ctx *fasthttp.RequestCtx) error {
 	if settings.State == queue.Closed {
 		return errQueueClosed
 	}
+	// Shedding goes first: a fan who was turned away by it has not used up a limit.
+	g := s.gatherer(l.id)
+	if err := s.shedJoin(ctx, g, who); err != nil {
+		return err
+	}
 	if who.page {
 		if room, err := s.makeRoom(ctx, snap, l.id); err != nil {
 			return err
@@ -113,7 +118,15 @@ func (s *Server) postTicket(ctx *fasthttp.RequestCtx) error {
 			return errTooManyPlaces
 		}
 	}
-	return s.join(ctx, snap, l, who)
+	if withKey {
+		err = s.limitJoin(ctx, &key)
+	} else {
+		err = s.limitJoin(ctx, nil)
+	}
+	if err != nil {
+		return err
+	}
+	return s.join(ctx, snap, l, g, who)
 }
 
 // readJoin checks a join's body and returns the user id that it may name.
@@ -138,8 +151,8 @@ func readJoin(ctx *fasthttp.RequestCtx, mayName bool) (user string, err error) {
 }
 
 // join asks the origin for a position and answers with the ticket.
-func (s *Server) join(ctx *fasthttp.RequestCtx, snap *snapshot, l *line, who joiner) error {
-	a := s.gatherer(l.id).join(s.work, &s.running, who.user)
+func (s *Server) join(ctx *fasthttp.RequestCtx, snap *snapshot, l *line, g *gatherer, who joiner) error {
+	a := g.join(s.work, &s.running, who.user)
 	if a.err != nil {
 		return a.err
 	}

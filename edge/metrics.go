@@ -24,6 +24,22 @@ type metrics struct {
 	feedEnds         *prometheus.CounterVec
 }
 
+// turnedAwayReason is why a join was refused before it reached the origin.
+type turnedAwayReason string
+
+const (
+	turnedAwayFull           turnedAwayReason = "gather_full"     // too many joins wait
+	turnedAwaySlow           turnedAwayReason = "gather_slow"     // those that wait have waited too long
+	turnedAwayConnections    turnedAwayReason = "connections"     // too many connections are open
+	turnedAwayAddress        turnedAwayReason = "address"         // too many joins from the client's address
+	turnedAwayPublishableKey turnedAwayReason = "publishable_key" // too many joins with the key
+	turnedAwaySecretKey      turnedAwayReason = "secret_key"      // too many joins with the key
+)
+
+func (m *metrics) turnedAway(reason turnedAwayReason) {
+	m.joinsTurnedAway.WithLabelValues(string(reason)).Inc()
+}
+
 func newMetrics(s *Server) *metrics {
 	name := func(s string) string { return "waitingroom_edge_" + s }
 	counter := func(what, help string) prometheus.Counter {
@@ -46,6 +62,11 @@ func newMetrics(s *Server) *metrics {
 		sightingsDropped: counters("sightings_dropped_total", "Sightings that were never handed in.", "reason"),
 		handIns:          counters("hand_ins_total", "Requests that hand in sightings.", "outcome"),
 		feedEnds:         counters("feed_ends_total", "Connections to the feed that ended.", "reason"),
+	}
+	for _, reason := range []turnedAwayReason{
+		turnedAwayFull, turnedAwaySlow, turnedAwayConnections, turnedAwayAddress, turnedAwayPublishableKey, turnedAwaySecretKey,
+	} {
+		m.joinsTurnedAway.WithLabelValues(string(reason)) // so that each is there before its first time
 	}
 	gauge := func(what, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name(what), Help: help}, value)

@@ -3,8 +3,8 @@ package edge
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strconv"
+	"time"
 
 	"github.com/valyala/fasthttp"
 
@@ -21,8 +21,9 @@ type problem struct {
 	detail string
 	// ticket, where set, adds the members of the status document.
 	ticket *queue.Status
-	// retry asks for another try after some seconds, with jitter.
+	// retry asks for another try after some seconds, with jitter; no sooner than wait.
 	retry bool
+	wait  time.Duration
 }
 
 func (p *problem) Error() string { return p.code }
@@ -35,6 +36,17 @@ func busy(code, detail string) *problem {
 	return &problem{status: fasthttp.StatusServiceUnavailable, code: code, detail: detail, retry: true}
 }
 
+func limited(code, detail string) *problem {
+	return &problem{status: fasthttp.StatusTooManyRequests, code: code, detail: detail, retry: true}
+}
+
+// after is the same problem for somebody who has to wait.
+func (p *problem) after(wait time.Duration) *problem {
+	again := *p
+	again.wait = wait
+	return &again
+}
+
 // What handlers answer with.
 var (
 	errNotFound         = refuse(fasthttp.StatusNotFound, "not_found", "There is nothing at this address.")
@@ -43,6 +55,8 @@ var (
 	errNotReady         = busy("not_ready", "This edge has not heard from an origin yet.")
 	errOriginAway       = busy("origin_unavailable", "The origin cannot be reached; nothing was changed, or it may be asked again.")
 	errTooManyJoins     = busy("too_many_joins", "More fans join at this moment than can be taken; try again.")
+	errAddressLimit     = limited("address_limit", "Too many fans join from this network address; try again.")
+	errKeyLimit         = limited("api_key_limit", "Too many fans join with this API key; try again.")
 	errTooManyCalls     = busy("too_many_requests_waiting", "Too many requests wait for the origin; try again.")
 	errStopping         = busy("stopping", "This edge is being stopped; try again.")
 	errQueueNotFound    = refuse(fasthttp.StatusNotFound, "queue_not_found", "There is no such queue.")
@@ -126,7 +140,7 @@ func (s *Server) answer(ctx *fasthttp.RequestCtx, p *problem) {
 	case p.status == fasthttp.StatusUnauthorized:
 		r.Header.Set(fasthttp.HeaderWWWAuthenticate, "Bearer")
 	case p.retry:
-		r.Header.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(1+rand.IntN(5)))
+		r.Header.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(retryAfter(p.wait)))
 	}
 	r.SetBodyRaw(p.document())
 }

@@ -40,10 +40,8 @@ type Origin interface {
 }
 
 const (
-	readTimeout     = 10 * time.Second
-	writeTimeout    = 10 * time.Second
-	idleTimeout     = 75 * time.Second
-	shutdownTimeout = 15 * time.Second
+	adminReadTimeout = 10 * time.Second
+	shutdownTimeout  = 15 * time.Second
 	// Between connections to the feed.
 	leastReconnect, mostReconnect = 100 * time.Millisecond, 3 * time.Second
 )
@@ -65,6 +63,7 @@ type Server struct {
 	http                    *fasthttp.Server
 	metrics                 *metrics
 	known                   *knowledge
+	limits                  *joinLimits
 	// work is the context of what outlives a request: batches and calls to the origin. It ends
 	// when the last connection is closed.
 	work     context.Context
@@ -116,25 +115,41 @@ func (s *Server) Listen() error {
 	if s.listener = listener; certificate != nil {
 		s.listener = tls.NewListener(listener, certificate)
 	}
-	s.prepare()
+	if err := s.prepare(); err != nil {
+		_ = listener.Close()
+		if s.adminListener != nil {
+			_ = s.adminListener.Close()
+		}
+		return err
+	}
 	return nil
 }
 
 // prepare makes everything that handlers use.
-func (s *Server) prepare() {
+func (s *Server) prepare() error {
 	s.edgeID = randomName()
 	s.page = web.Page()
 	s.known = newKnowledge(s.Config.Limits.RememberedTokens)
 	s.work, s.stopWork = context.WithCancel(context.Background())
 	s.calls = make(chan struct{}, s.Config.Limits.OriginCalls)
 	s.gatherers = make(map[queue.ID]*gatherer)
+	limits := &s.Config.Limits
+	var err error
+	if s.limits, err = newJoinLimits(&s.Config); err != nil {
+		return err
+	}
+	if !limits.JoinsPerAddress.Off && !s.Config.knowsClients() && s.secure {
+		s.Logger.Warn("joins are not limited by address: trustedProxies does not name the proxy that serves publicURL")
+	}
 	s.http = &fasthttp.Server{
-		ReadTimeout:        readTimeout,
-		WriteTimeout:       writeTimeout,
-		IdleTimeout:        idleTimeout,
-		MaxRequestBodySize: s.Config.Limits.BodyBytes,
-		ReadBufferSize:     s.Config.Limits.HeaderBytes,
-		Concurrency:        s.Config.Limits.Connections,
+		// Each is a deadline for the whole, so that a client that sends or reads byte by byte
+		// holds its connection no longer than one that does nothing.
+		ReadTimeout:        time.Duration(limits.ReadSeconds) * time.Second,
+		WriteTimeout:       time.Duration(limits.WriteSeconds) * time.Second,
+		IdleTimeout:        time.Duration(limits.IdleSeconds) * time.Second,
+		MaxRequestBodySize: limits.BodyBytes,
+		ReadBufferSize:     limits.HeaderBytes,
+		Concurrency:        limits.Connections,
 		ErrorHandler:       malformed,
 		// Raw headers hold tokens.
 		SecureErrorLogMessage:        true,
@@ -145,6 +160,7 @@ func (s *Server) prepare() {
 	}
 	s.metrics = newMetrics(s)
 	s.http.Handler = s.routes()
+	return nil
 }
 
 // connectionLog takes what fasthttp says of broken connections, which is nobody's business
@@ -182,7 +198,7 @@ func (s *Server) Run(ctx context.Context) error {
 	feeding, stopFeed := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopFeed()
 	group, failing := errgroup.WithContext(ctx)
-	admin := &http.Server{Handler: s.metrics.adminHandler(), ReadHeaderTimeout: readTimeout}
+	admin := &http.Server{Handler: s.metrics.adminHandler(), ReadHeaderTimeout: adminReadTimeout}
 	if s.adminListener != nil {
 		group.Go(func() error {
 			if err := admin.Serve(s.adminListener); !errors.Is(err, http.ErrServerClosed) {
@@ -267,7 +283,9 @@ func (s *Server) gatherer(id queue.ID) *gatherer {
 	g := s.gatherers[id]
 	if g == nil {
 		g = &gatherer{
-			id: id, edge: s.edgeID, limit: s.Config.Limits.GatheredJoins, origin: s.Origin, metrics: s.metrics,
+			id: id, edge: s.edgeID, limit: s.Config.Limits.GatheredJoins,
+			slow:   time.Duration(s.Config.Limits.JoinWaitMillis) * time.Millisecond,
+			origin: s.Origin, metrics: s.metrics,
 			floor: func() (uint64, string) {
 				if l := s.known.current.Load().lines[id]; l != nil {
 					return l.high.Load(), l.incarnation

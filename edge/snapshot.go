@@ -46,6 +46,7 @@ type apiKey struct {
 	sha256 string
 	tenant string
 	secret bool
+	joins  *bucket
 }
 
 // newKeys reads a Tenants frame; errors never hold key material.
@@ -65,7 +66,7 @@ func newKeys(frame wire.Tenants, remember int) (*keys, error) {
 			return nil, fmt.Errorf("read ticket keys of %s: %w", t.ID, err)
 		}
 		for _, key := range t.APIKeys {
-			k.api[key.SHA256] = apiKey{key.SHA256, t.ID, key.Secret}
+			k.api[key.SHA256] = apiKey{key.SHA256, t.ID, key.Secret, new(bucket)}
 		}
 	}
 	if k.knownTickets, err = newRemembered[*ticket](remember); err != nil {
