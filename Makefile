@@ -3,7 +3,7 @@
 GO ?= go
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint fmt bench needs
+.PHONY: help run build test lint fmt bench soak siege needs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,12 @@ build: ## build the three programs into bin/
 
 test: needs ## run all tests under the race detector, with a real Redis, Chromium and node
 	$(GO) test -race -timeout 9m ./...
+
+soak: needs ## 400,000 fans come and go; watch memory and goroutines. SEED=n repeats what they did
+	$(GO) test -race -count 1 -v -timeout 60m -run '^TestSoak$$' ./deploy -soak.fans 400000 -soak.seed $(or $(SEED),0)
+
+siege: needs ## slow clients attack an edge, at length; compare what the others notice
+	$(GO) test -race -count 1 -v -timeout 60m -run '^TestSlowClients' ./deploy -siege.pairs 11 -siege.window 2s
 
 needs: ## install what the tests need besides Go, or say what is missing
 	@.ci/needs

@@ -34,12 +34,16 @@ type installation struct {
 		origin string
 		edges  [2]string
 	}
+	admin struct { // where metrics and pprof are
+		origin string
+		edges  [2]string
+	}
 	secretKey, publishableKey, operatorToken string
 }
 
 const tenant = "shop"
 
-var programs struct {
+var programs [2]struct { // by kind
 	once sync.Once
 	dir  string
 	err  error
@@ -47,20 +51,33 @@ var programs struct {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if programs.dir != "" {
-		_ = os.RemoveAll(programs.dir)
+	for i := range programs {
+		if dir := programs[i].dir; dir != "" {
+			_ = os.RemoveAll(dir)
+		}
 	}
 	os.Exit(code)
 }
 
-// build builds the programs once for all tests, with the race detector like the tests.
-func build(t *testing.T) string {
+// kind is how programs are built.
+type kind int
+
+const (
+	// checked programs have the race detector, like the tests.
+	checked kind = iota
+	// shipped programs are as people run them, for tests that measure time and memory.
+	shipped
+)
+
+// build builds the programs once for all tests.
+func build(t *testing.T, as kind) string {
 	t.Helper()
+	programs := &programs[as]
 	programs.once.Do(func() {
 		if programs.dir, programs.err = os.MkdirTemp("", "waitingroom-programs-"); programs.err != nil {
 			return
 		}
-		out, err := exec.Command("go", "build", "-race", "-o", programs.dir,
+		out, err := exec.Command("go", "build", fmt.Sprintf("-race=%t", as == checked), "-o", programs.dir,
 			"waitingroom/origin/cmd/waitingroom-origin", "waitingroom/edge/cmd/waitingroom-edge").CombinedOutput()
 		if err != nil {
 			programs.err = fmt.Errorf("%w\n%s", err, out)
@@ -135,8 +152,14 @@ func (p *program) end(signal syscall.Signal) {
 
 func install(t *testing.T) *installation {
 	t.Helper()
+	return installAs(t, checked, "")
+}
+
+// installAs installs programs of a kind, with more lines in the edges' configuration.
+func installAs(t *testing.T, as kind, edgeConfig string) *installation {
+	t.Helper()
 	in := &installation{t: t, dir: t.TempDir()}
-	bin := build(t)
+	bin := build(t, as)
 	originProgram := filepath.Join(bin, "waitingroom-origin")
 	in.redis = redistest.Start(t, "--appendonly", "yes")
 
@@ -145,40 +168,42 @@ func install(t *testing.T) *installation {
 	in.secretKey, secretHash = in.apiKey(originProgram, "secret")
 	in.publishableKey, publishableHash = in.apiKey(originProgram, "publishable")
 
-	ports := freePorts(t, 3)
+	ports := freePorts(t, 6)
+	in.admin.origin = "http://" + ports[3]
 	in.url.origin = "http://" + ports[0]
 	in.operatorToken = in.operator(originProgram, "operator")
 	originConfig := fmt.Sprintf(`
-listen: %s
-adminListen: "off"
-publicURL: %s
+listen: %[1]s
+adminListen: %[7]s
+publicURL: %[2]s
 issuer: https://wait.example.com
 clusterSecret: {file: keys/cluster.secret}
 sessionKeys: {file: keys/session.private.json}
 userHashKey: {file: keys/userhash.secret}
-redis: {addresses: [%q]}
+redis: {addresses: [%[3]q]}
 tenants:
-  - id: %s
+  - id: %[4]s
     ticketKeys: {file: keys/%[4]s/tickets.secret.json}
     operatorKeys: {file: keys/%[4]s/operator.public.json}
     apiKeys:
       - {id: backend, kind: secret, sha256: %[5]s}
       - {id: app, kind: publishable, sha256: %[6]s}
-`, ports[0], in.url.origin, in.redis.Addr, tenant, secretHash, publishableHash)
+`, ports[0], in.url.origin, in.redis.Addr, tenant, secretHash, publishableHash, ports[3])
 	in.write("origin.yaml", originConfig)
 	in.origin = &program{
 		t: t, path: originProgram, args: []string{"-config", filepath.Join(in.dir, "origin.yaml")}, log: &lockedBuffer{},
 	}
 	for i := range in.edges {
 		name := fmt.Sprintf("edge%d.yaml", i+1)
-		in.url.edges[i] = "http://" + ports[i+1]
+		in.url.edges[i], in.admin.edges[i] = "http://"+ports[i+1], "http://"+ports[i+4]
 		in.write(name, fmt.Sprintf(`
 listen: %s
+adminListen: %s
 origins: [%s]
 clusterSecret: {file: %s}
 whenStale: fail-closed
 maxStaleSeconds: 3600
-`, ports[i+1], in.url.origin, filepath.Join(in.dir, "keys/cluster.secret")))
+%s`, ports[i+1], ports[i+4], in.url.origin, filepath.Join(in.dir, "keys/cluster.secret"), edgeConfig))
 		in.edges[i] = &program{
 			t: t, path: filepath.Join(bin, "waitingroom-edge"), args: []string{"-config", filepath.Join(in.dir, name)}, log: &lockedBuffer{},
 		}
