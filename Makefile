@@ -21,7 +21,7 @@ soak: needs ## 400,000 fans come and go; watch memory and goroutines. SEED=n rep
 	$(GO) test -race -count 1 -v -timeout 60m -run '^TestSoak$$' ./deploy -soak.fans 400000 -soak.seed $(or $(SEED),0)
 
 siege: needs ## slow clients attack an edge, at length; compare what the others notice
-	$(GO) test -race -count 1 -v -timeout 60m -run '^TestSlowClients' ./deploy -siege.pairs 11 -siege.window 2s
+	$(GO) test -tags siege -race -count 1 -v -timeout 60m -run '^TestSlowClients' ./deploy -siege.pairs 11 -siege.window 2s
 
 needs: ## install what the tests need besides Go, or say what is missing
 	@.ci/needs
@@ -30,6 +30,7 @@ lint: ## gofmt, go vet and staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 	if [ -n "$$unformatted" ]; then echo "run make fmt: $$unformatted"; exit 1; fi
 	$(GO) vet ./...
+	$(GO) vet -tags siege ./deploy
 	$(GO) tool staticcheck ./...
 
 fmt: ## format the Go code

@@ -1,3 +1,8 @@
+//go:build siege
+
+// What slow clients cost the others is a ratio of times, which a busy machine disturbs: a
+// measurement of its own, make siege, and no part of the tests.
+
 package deploy_test
 
 import (
