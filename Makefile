@@ -3,10 +3,10 @@
 GO ?= go
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint fmt bench soak siege needs
+.PHONY: help run build test lint fmt bench microbench soak siege needs
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## start edge, origin, a demo shop and a crowd of fans in one process; needs nothing but Go
 	$(GO) run ./deploy/waitingroom -crowd 200
@@ -36,5 +36,8 @@ lint: ## gofmt, go vet and staticcheck
 fmt: ## format the Go code
 	gofmt -w $$(git ls-files '*.go')
 
-bench: ## run the micro-benchmarks that stand beside the code
+bench: ## measure the whole system against its budgets: prints the table and keeps it in bench/results
+	$(GO) run ./bench/load -results bench/results
+
+microbench: ## run the micro-benchmarks that stand beside the code
 	$(GO) test -run '^$$' -bench . -benchmem ./...
