@@ -18,7 +18,7 @@ import (
 const (
 	// gatherFor is the least time between two readings of a queue's log: under load the
 	// entries of several changes are read and sent at once.
-	gatherFor = 2 * time.Millisecond
+	gatherFor = 10 * time.Millisecond
 	// Hints may be lost; then a queue in which something happens is read after livePoll and
 	// every other one after idlePoll, and the registry after registryPoll.
 	livePoll     = time.Second
