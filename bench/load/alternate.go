@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// rounds is how often server and yardstick alternate.
+// roundsOfARace is how often server and yardstick alternate.
 const roundsOfARace = 5
 
 // race drives a server and the yardstick by turns with the same request bytes.
@@ -18,16 +18,15 @@ type race struct {
 	once     bool
 	duration time.Duration // of each half of a round
 	rounds   int
-	// measured is told how long the server was driven and what it answered. Optional.
+	// around wraps the drives of the server. Optional.
 	around func(drive func() (pace, error)) (pace, error)
 }
 
 // outcome of a race.
 type outcome struct {
-	median    round
-	rounds    []round
-	answers   int             // of the server in all rounds
-	latencies []time.Duration // likewise
+	median round
+	rounds []round
+	p99    []float64 // of the server's answers in each round, in milliseconds
 }
 
 // run alternates; who goes first changes from round to round.
@@ -52,8 +51,7 @@ func (r race) run(ctx context.Context, progress func(string)) (outcome, error) {
 			}
 			p, err := drive()
 			both.server = p.perSecond()
-			o.answers += p.answers
-			o.latencies = append(o.latencies, p.latencies...)
+			o.p99 = append(o.p99, milliseconds(percentile(p.latencies, 99)))
 			return err
 		}
 		order := []func() error{yardstick, server}

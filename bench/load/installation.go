@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -292,8 +293,8 @@ func parseInfo(text []byte, name string) (int64, error) {
 	for line := range bytes.Lines(text) {
 		key, value, found := bytes.Cut(bytes.TrimSpace(line), []byte(":"))
 		if found && string(key) == name {
-			var n int64
-			if _, err := fmt.Sscan(string(value), &n); err != nil {
+			n, err := strconv.ParseInt(string(value), 10, 64)
+			if err != nil {
 				return 0, fmt.Errorf("read %s: %w", name, err)
 			}
 			return n, nil

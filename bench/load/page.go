@@ -13,7 +13,8 @@ import (
 
 var (
 	// loads are the references of a page, a style sheet or a module that a browser follows by itself.
-	loads = regexp.MustCompile(`(?:\bsrc\s*=\s*|<link\b[^>]*\bhref\s*=\s*|\bfrom\s+|\bimport\s+|\bimport\(|\burl\()["']?([^"'\s)>]+)`)
+	loads = regexp.MustCompile(`(?:\bsrc\s*=\s*|<link\b[^>]*\bhref\s*=\s*|\burl\()["']?([^"'\s)>]+)` +
+		`|(?:\bfrom\s*|\bimport\s*|\bimport\()["']([^"']+)["']`)
 	// comments of scripts and style sheets may speak of what is not loaded.
 	comments = regexp.MustCompile(`(?s)/\*.*?\*/|(?m)^\s*//.*$|<!--.*?-->`)
 )
@@ -22,7 +23,7 @@ var (
 func references(document []byte) []string {
 	var list []string
 	for _, match := range loads.FindAllSubmatch(comments.ReplaceAll(document, nil), -1) {
-		list = append(list, string(match[1]))
+		list = append(list, string(match[1])+string(match[2])) // one of them is empty
 	}
 	return list
 }

@@ -32,7 +32,7 @@ type ticker struct {
 
 // runTick ticks while slots change hands, then closes turns, then takes the queue over.
 func runTick(ctx context.Context, l *lab) (measured, error) {
-	c, err := newCrowd(ctx, l, tickCapacity)
+	c, err := newCrowd(ctx, l, min(tickCapacity, l.sizes.storeFans/2))
 	if err != nil {
 		return measured{}, err
 	}
@@ -101,7 +101,7 @@ func (t *ticker) tickMany(l *lab) (took []time.Duration, most int64, err error) 
 		if err != nil {
 			return nil, 0, err
 		}
-		if offered != min(changingHands, t.size) {
+		if offered != changingHands {
 			return nil, 0, fmt.Errorf("tick: %d offers for %d free slots", offered, changingHands)
 		}
 		after, err := t.sentSince(asking + before)
