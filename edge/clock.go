@@ -48,10 +48,25 @@ func steer(offset, heard int64) int64 {
 	return offset + max(difference, -int64(clockSlew))
 }
 
-// now is the store's time with the precision of the domain. It makes sense only once known.
-func (c *clock) now() time.Time {
-	return time.Unix(0, c.offset.Load()+int64(time.Since(c.start))).UTC().Truncate(time.Millisecond)
+// reading is one look at the clock: a poll needs all of it, and looks once.
+type reading struct {
+	now   time.Time // the store's time, with the precision of the domain
+	own   time.Time // this machine's, with its monotonic reading
+	stale bool
 }
+
+func (c *clock) read() reading {
+	own := time.Now()
+	progress, ready := own.Sub(c.start), c.ready.Load()
+	return reading{
+		now:   time.Unix(0, c.offset.Load()+int64(progress)).UTC().Truncate(time.Millisecond),
+		own:   own,
+		stale: ready == 0 || progress-time.Duration(ready) > staleAfter,
+	}
+}
+
+// now is the store's time with the precision of the domain. It makes sense only once known.
+func (c *clock) now() time.Time { return c.read().now }
 
 // age is how long ago an origin that reaches its store was last heard; ok is false before the first time.
 func (c *clock) age() (age time.Duration, ok bool) {
@@ -59,7 +74,4 @@ func (c *clock) age() (age time.Duration, ok bool) {
 	return time.Since(c.start) - time.Duration(ready), ready != 0
 }
 
-func (c *clock) stale() bool {
-	age, ok := c.age()
-	return !ok || age > staleAfter
-}
+func (c *clock) stale() bool { return c.read().stale }

@@ -186,10 +186,10 @@ func (s *sightings) size() int {
 	return s.count
 }
 
-// see notes that a fan in line was here, by somebody who knew the log up to entry.
-func (s *Server) see(l *line, turn, entry, position uint64) {
+// see notes that a fan in line was here now, by somebody who knew the log up to entry.
+func (s *Server) see(l *line, turn, entry, position uint64, now time.Time) {
 	s.metrics.sightings.Inc()
-	l.seen.note(turn, entry, position, time.Now())
+	l.seen.note(turn, entry, position, now)
 }
 
 // handInSightings hands in what was seen until ctx ends, then once more for good.

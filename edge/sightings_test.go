@@ -131,7 +131,7 @@ func TestSightingsAreForwardedOncePerTicketAndTurn(t *testing.T) {
 		}
 		s.status(l, 3)
 		s.status(l, 9)
-		s.see(l, 1, stale.Number, 5) // by a request that began before
+		s.see(l, 1, stale.Number, 5, time.Now()) // by a request that began before
 		s.handIn(t.Context(), false)
 		expect(t, "after a lapse", c.take(), asOf(0, seen(1, false, false, 5)), seen(1, false, false, 4), asOf(3, seen(1, true, false, 3)))
 		s.enterTurn(t, l, 2)
@@ -229,7 +229,7 @@ func TestKeptSightingsAreBounded(t *testing.T) {
 		s, l := newSightingsServer(t, c)
 		for turn := uint64(1); turn <= 4; turn++ {
 			for position := uint64(1); position <= 40; position++ {
-				s.see(l, turn, 1, position)
+				s.see(l, turn, 1, position, time.Now())
 			}
 		}
 		s.handIn(t.Context(), false)
@@ -256,9 +256,9 @@ func TestLargeAccountsAreSplit(t *testing.T) {
 		s, l := newSightingsServer(t, c)
 		const fans = 2*handInSize + 10
 		for position := uint64(1); position <= fans; position++ {
-			s.see(l, 1, 1, position)
+			s.see(l, 1, 1, position, time.Now())
 		}
-		s.see(s.known.current.Load().lines["acme.other"], 1, 1, 7)
+		s.see(s.known.current.Load().lines["acme.other"], 1, 1, 7, time.Now())
 		s.handIn(t.Context(), false)
 		c.mu.Lock()
 		defer c.mu.Unlock()

@@ -94,22 +94,22 @@ func appendString(b []byte, s string) []byte {
 
 // status computes what the holder of a position is told now, and notes the sighting that this is.
 func (s *Server) status(l *line, position uint64) queue.Status {
-	view := l.view.Load()
-	status := s.statusIn(view, position)
+	view, at := l.view.Load(), s.known.clock.read()
+	status := statusIn(view, position, at)
 	if holdsPlace(&status) && status.State != queue.TicketActive {
-		s.see(l, view.turn(time.Now(), status.Stale), view.Number, position)
+		s.see(l, view.turn(at.own, at.stale), view.Number, position, at.own)
 	}
 	return status
 }
 
 // statusUnseen is the same without a sighting.
 func (s *Server) statusUnseen(l *line, position uint64) queue.Status {
-	return s.statusIn(l.view.Load(), position)
+	return statusIn(l.view.Load(), position, s.known.clock.read())
 }
 
-func (s *Server) statusIn(view *lineView, position uint64) queue.Status {
-	status := view.Status(position, s.known.clock.now())
-	status.Stale = s.known.clock.stale()
+func statusIn(view *lineView, position uint64, at reading) queue.Status {
+	status := view.Status(position, at.now)
+	status.Stale = at.stale
 	return status
 }
 

@@ -42,7 +42,7 @@ func (v *View) Status(position uint64, now time.Time) Status {
 		QueueState: v.Settings.State,
 		Position:   position,
 		Now:        now,
-		Seq:        Seq(v.Generation(), v.Number),
+		Seq:        v.seq,
 	}
 	switch fate := v.Fate(position); fate {
 	case Claimed:
@@ -121,6 +121,6 @@ func (v *View) Summary(now time.Time) Summary {
 		QueueState: v.Settings.State, Watermark: v.Watermark, Issued: v.Issued,
 		Waiting: v.Waiting, Owed: v.Owed, RatePerMinute: v.RatePerMinute(now),
 		FirstBlock: firstBlock, Blocks: counts, Bits: bits,
-		Turn: v.Turn, Seq: Seq(v.Generation(), v.Number), Now: now,
+		Turn: v.Turn, Seq: v.seq, Now: now,
 	}
 }

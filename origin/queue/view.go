@@ -32,6 +32,7 @@ type View struct {
 	Offers, Sessions int
 	Waiting, Owed    int
 
+	seq      string // of Number
 	blocks   []*block
 	ahead    []uint64   // for each block: who is not done beyond the watermark, before this block
 	admitted []Admitted // oldest first
@@ -121,8 +122,9 @@ func (v *View) Apply(entries []Entry) (next *View, ok bool) {
 	return next, true
 }
 
-// count brings the totals and the prefix sums up to date.
+// count brings the totals, the prefix sums and the name of the last entry up to date.
 func (v *View) count() {
+	v.seq = Seq(v.Generation(), v.Number)
 	v.ahead = make([]uint64, len(v.blocks)+1)
 	first := int(v.Watermark / BlockSize)
 	done, owedDone := 0, 0
