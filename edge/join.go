@@ -39,15 +39,14 @@ func (p *presentString) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 // decodeBody reads a request's JSON object strictly. The error tells which member is wrong, never
 // its value.
 func decodeBody(ctx *fasthttp.RequestCtx, into any) error {
-	mediaType, _, err := mime.ParseMediaType(string(ctx.Request.Header.ContentType()))
-	if err != nil || mediaType != "application/json" {
+	if !isJSON(ctx.Request.Header.ContentType()) {
 		return errMediaType
 	}
 	body := jsontext.Value(ctx.PostBody())
 	if body.Kind() != '{' {
 		return errBody("The body must be a JSON object.")
 	}
-	err = json.Unmarshal(body, into, json.RejectUnknownMembers(true))
+	err := json.Unmarshal(body, into, json.RejectUnknownMembers(true))
 	var semantic *json.SemanticError
 	switch {
 	case err == nil:
@@ -59,6 +58,16 @@ func decodeBody(ctx *fasthttp.RequestCtx, into any) error {
 		return errBody("The body has a wrong type of value at " + string(semantic.JSONPointer) + ".")
 	}
 	return errBody("The body is not well-formed JSON with distinct member names.")
+}
+
+// isJSON reports whether a Content-Type is that of JSON, with parameters or without. Nearly all
+// are written in the one way that needs no parser.
+func isJSON(contentType []byte) bool {
+	if string(contentType) == "application/json" {
+		return true
+	}
+	mediaType, _, err := mime.ParseMediaType(string(contentType))
+	return err == nil && mediaType == "application/json"
 }
 
 // joiner is who asks to join.
@@ -248,8 +257,8 @@ func (s *Server) heldPlace(snap *snapshot, l *line, token []byte) (*ticket, bool
 
 // answerTicket writes a ticket with the members of its status beside it.
 func answerTicket(ctx *fasthttp.RequestCtx, code int, id string, token []byte, status *queue.Status) error {
-	b := make([]byte, 0, len(token)+768)
-	b = append(b, `{"ticket":"`...)
+	// The response keeps its body's buffer between requests of a connection.
+	b := append(ctx.Response.Body()[:0], `{"ticket":"`...)
 	b = append(b, token...) // base64url and dots
 	b = append(b, `","ticketId":`...)
 	b = appendString(b, id)
@@ -259,7 +268,7 @@ func answerTicket(ctx *fasthttp.RequestCtx, code int, id string, token []byte, s
 	ctx.SetStatusCode(code)
 	ctx.Response.Header.Set(fasthttp.HeaderCacheControl, "no-store")
 	ctx.Response.Header.SetContentType("application/json")
-	ctx.Response.SetBodyRaw(b)
+	ctx.Response.SetBody(b)
 	return nil
 }
 
