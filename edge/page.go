@@ -35,8 +35,7 @@ func (s *Server) getPage(ctx *fasthttp.RequestCtx) error {
 	if err != nil || given && !allowedReturn(to, l.view.Load().returnTo) {
 		return refusePage(ctx, fasthttp.StatusBadRequest, "This link leads to a shop that does not belong to this queue.")
 	}
-	ctx.Response.Header.SetContentType("text/html; charset=utf-8")
-	cached(ctx, "no-cache", s.page)
+	s.page.answer(ctx, "no-cache")
 	return nil
 }
 
@@ -77,13 +76,12 @@ func refusePage(ctx *fasthttp.RequestCtx, status int, text string) error {
 
 // getAsset answers GET /assets/{name}.
 func (s *Server) getAsset(ctx *fasthttp.RequestCtx) error {
-	content, contentType, ok := web.Asset(pathValue(ctx, "name"))
-	if !ok {
+	asset := s.assets[pathValue(ctx, "name")]
+	if asset == nil {
 		return errNotFound
 	}
 	secureHeaders(ctx)
-	ctx.Response.Header.SetContentType(contentType)
-	cached(ctx, "public, max-age=300", content)
+	asset.answer(ctx, "public, max-age=300")
 	return nil
 }
 

@@ -1,7 +1,9 @@
 package edge
 
 import (
+	"compress/gzip"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -232,5 +234,35 @@ func TestCORSIsForShopsWithABearerToken(t *testing.T) {
 	})
 	if got := preflight("/tickets/"+id, shopOrigin); got.header.Get("Access-Control-Allow-Origin") != "" {
 		t.Errorf("preflight of the former shop: got %v, want nothing allowed", got.header)
+	}
+}
+
+func TestThePageComesCompressedToWhoeverTakesIt(t *testing.T) {
+	e := startEdge(t, newScripted(t), nil)
+	for _, path := range []string{"/wait/acme.sale", "/assets/wait.mjs", "/assets/wait.css", "/assets/icon.svg"} {
+		plain := e.do("GET", path, headers{"Accept-Encoding": "identity"}, "")
+		zipped := e.do("GET", path, headers{"Accept-Encoding": "br, gzip"}, "")
+		if got := plain.header.Get("Content-Encoding"); got != "" {
+			t.Errorf("%s for a browser that takes no gzip: got Content-Encoding %q, want none", path, got)
+		}
+		if got := zipped.header.Get("Content-Encoding"); got != "gzip" {
+			t.Errorf("%s for a browser that takes gzip: got Content-Encoding %q, want gzip", path, got)
+			continue
+		}
+		reader, err := gzip.NewReader(strings.NewReader(zipped.body))
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		content, err := io.ReadAll(reader)
+		if err != nil || string(content) != plain.body {
+			t.Errorf("%s: unpacked it differs from what is sent plain: %v", path, err)
+		}
+		tag := zipped.header.Get("ETag")
+		if tag == plain.header.Get("ETag") || plain.header.Get("Vary") != "Accept-Encoding" || zipped.header.Get("Vary") != "Accept-Encoding" {
+			t.Errorf("%s: got ETags %s and %s, Vary %q, want caches to tell both forms apart", path, tag, plain.header.Get("ETag"), zipped.header.Get("Vary"))
+		}
+		if got := e.do("GET", path, headers{"Accept-Encoding": "gzip", "If-None-Match": tag}, ""); got.status != http.StatusNotModified {
+			t.Errorf("%s with its tag: got %d, want 304", path, got.status)
+		}
 	}
 }

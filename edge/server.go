@@ -59,7 +59,8 @@ type Server struct {
 	publicURL               string // scheme://host[:port], as in an Origin header
 	secure                  bool   // publicURL is https
 	edgeID                  string
-	page                    []byte
+	page                    *document
+	assets                  map[string]*document
 	http                    *fasthttp.Server
 	metrics                 *metrics
 	known                   *knowledge
@@ -128,7 +129,13 @@ func (s *Server) Listen() error {
 // prepare makes everything that handlers use.
 func (s *Server) prepare() error {
 	s.edgeID = randomName()
-	s.page = web.Page()
+	s.page = newDocument("text/html; charset=utf-8", web.Page())
+	s.assets = make(map[string]*document)
+	for _, name := range web.Assets() {
+		if content, contentType, ok := web.Asset(name); ok {
+			s.assets[name] = newDocument(contentType, content)
+		}
+	}
 	s.known = newKnowledge(s.Config.Limits.RememberedTokens)
 	s.work, s.stopWork = context.WithCancel(context.Background())
 	s.calls = make(chan struct{}, s.Config.Limits.OriginCalls)

@@ -30,6 +30,19 @@ var contentTypes = map[string]string{
 // Page is the waiting page, text/html in UTF-8. The caller must not change it.
 func Page() []byte { return page }
 
+// Assets are the names of all files that the page may load.
+func Assets() []string {
+	entries, err := assets.ReadDir("assets")
+	if err != nil {
+		panic("web: the embedded assets cannot be read: " + err.Error()) // the compiler has put them there
+	}
+	names := make([]string, len(entries))
+	for i, entry := range entries {
+		names[i] = entry.Name()
+	}
+	return names
+}
+
 // Asset finds a file that the page loads from /assets/NAME.
 func Asset(name string) (content []byte, contentType string, ok bool) {
 	contentType, ok = contentTypes[path.Ext(name)]
