@@ -135,10 +135,16 @@ type TLS struct {
 // ParseConfig reads a configuration file, fills in defaults and reports all problems together.
 func ParseConfig(data []byte) (Config, error) {
 	var c Config
+	var problems []error
 	if err := yaml.UnmarshalWithOptions(data, &c, yaml.Strict()); err != nil {
-		return Config{}, fmt.Errorf("parse config: %s", yaml.FormatError(err, false, false))
+		// The strict reading ends at the first unknown key; the other one tells what else is wrong.
+		problems = append(problems, errors.New(yaml.FormatError(err, false, false)))
+		c = Config{}
+		if yaml.Unmarshal(data, &c) != nil {
+			return Config{}, fmt.Errorf("parse config: %w", problems[0])
+		}
 	}
-	problems := c.check()
+	problems = append(problems, c.check()...)
 	if len(c.Origins) == 0 {
 		problems = append(problems, errors.New("origins: at least one is required"))
 	}

@@ -40,20 +40,22 @@ func (s *Server) getQueue(ctx *fasthttp.RequestCtx) error {
 // now is the document's last member so that it can be left out of the tag.
 type stateDocument struct {
 	second int64
+	stale  bool
 	head   []byte // all but now and the closing brace
 	tag    string
 }
 
 // makeStateDocument encodes a summary as encoding/json does.
-func makeStateDocument(v *lineView, now time.Time) (*stateDocument, error) {
+func makeStateDocument(v *lineView, now time.Time, stale bool) (*stateDocument, error) {
 	summary := v.Summary(now)
+	summary.Stale = stale
 	whole, err := json.Marshal(summary)
 	if err != nil {
 		return nil, fmt.Errorf("encode state: %w", err)
 	}
 	tail := len(appendTimeMember(nil, `,"now":`, summary.Now)) + len("}")
 	head := whole[:len(whole)-tail]
-	return &stateDocument{now.Unix(), head, entityTag(head)}, nil
+	return &stateDocument{now.Unix(), stale, head, entityTag(head)}, nil
 }
 
 // getState answers GET /queues/{queue}/state, from which any cache can serve everybody.
@@ -66,10 +68,10 @@ func (s *Server) getState(ctx *fasthttp.RequestCtx) error {
 	if err != nil {
 		return err
 	}
-	view, now := l.view.Load(), s.known.clock.now()
+	view, now, stale := l.view.Load(), s.known.clock.now(), s.known.clock.stale()
 	doc := view.doc.Load()
-	if doc == nil || doc.second != now.Unix() {
-		if doc, err = makeStateDocument(view, now); err != nil {
+	if doc == nil || doc.second != now.Unix() || doc.stale != stale {
+		if doc, err = makeStateDocument(view, now, stale); err != nil {
 			return err
 		}
 		view.doc.Store(doc)

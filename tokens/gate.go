@@ -61,6 +61,8 @@ func (g *Gate) Check() error {
 	var problems []error
 	if g.Validator == nil {
 		problems = append(problems, errors.New("no Validator"))
+	} else if err := g.Validator.check(); err != nil {
+		problems = append(problems, fmt.Errorf("the Validator's: %w", err))
 	}
 	if g.Queue == nil {
 		problems = append(problems, errors.New("no Queue"))

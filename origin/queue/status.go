@@ -100,18 +100,20 @@ func Seq(generation string, entry uint64) string {
 // Summary is the public state of a queue: the same for everybody, and enough to compute anyone's
 // Ahead.
 type Summary struct {
-	QueueState    State     `json:"queueState"`
-	Watermark     uint64    `json:"watermark"`
-	Issued        uint64    `json:"issued"`
-	Waiting       int       `json:"waiting"`
-	Owed          int       `json:"owed"`
-	RatePerMinute int       `json:"ratePerMinute"`
-	FirstBlock    uint64    `json:"firstBlock"`
-	Blocks        []int     `json:"blocks"`
-	Bits          []byte    `json:"bits"` // base64
-	Turn          uint64    `json:"turn"`
-	Seq           string    `json:"seq"`
-	Now           time.Time `json:"now"`
+	QueueState    State  `json:"queueState"`
+	Watermark     uint64 `json:"watermark"`
+	Issued        uint64 `json:"issued"`
+	Waiting       int    `json:"waiting"`
+	Owed          int    `json:"owed"`
+	RatePerMinute int    `json:"ratePerMinute"`
+	FirstBlock    uint64 `json:"firstBlock"`
+	Blocks        []int  `json:"blocks"`
+	Bits          []byte `json:"bits"` // base64
+	Turn          uint64 `json:"turn"`
+	Seq           string `json:"seq"`
+	// Stale says that the edge has lost contact with the origin and tells its last knowledge.
+	Stale bool      `json:"stale"`
+	Now   time.Time `json:"now"`
 }
 
 // Summary computes the public state at a moment.
