@@ -16,11 +16,11 @@ const longestAccess = 2
 
 // getAccess answers GET /access: whether a session token opens the shop now.
 func (s *Server) getAccess(ctx *fasthttp.RequestCtx) error {
-	gone, err := oneQueryValue(ctx, "gone")
+	gone, given, err := oneQueryValue(ctx, "gone")
 	if err != nil {
 		return err
 	}
-	if gone != "" && gone != "401" {
+	if given && gone != "401" {
 		return refuse(fasthttp.StatusBadRequest, "invalid_parameter", "gone may be 401 only.")
 	}
 	session, err := s.access(ctx)
@@ -54,9 +54,13 @@ func (s *Server) access(ctx *fasthttp.RequestCtx) (tokens.Session, error) {
 	if err != nil {
 		return tokens.Session{}, err
 	}
-	wanted, err := oneQueryValue(ctx, "queue")
+	wanted, named, err := oneQueryValue(ctx, "queue")
 	if err != nil {
 		return tokens.Session{}, err
+	}
+	if named && wanted == "" {
+		// A backend whose variable is empty must not find the sessions of all its queues let in.
+		return tokens.Session{}, refuse(fasthttp.StatusBadRequest, "invalid_parameter", "queue may not be empty.")
 	}
 	token, given, err := bearer(ctx)
 	if err != nil {

@@ -7,20 +7,26 @@ import (
 // allowOrigin lets a script of a shop read an answer about a ticket that it presented itself as
 // a bearer token (the Fetch standard's CORS protocol). Cookies are never allowed this way, so an
 // origin gains nothing that the token in its hands does not give.
-func allowOrigin(ctx *fasthttp.RequestCtx, l *line) {
-	origin := ctx.Request.Header.Peek(fasthttp.HeaderOrigin)
-	if len(origin) == 0 {
-		return
+func allowOrigin(ctx *fasthttp.RequestCtx, l *line) error {
+	origins := ctx.Request.Header.PeekAll(fasthttp.HeaderOrigin)
+	switch len(origins) {
+	case 0:
+		return nil
+	case 1:
+	default:
+		return errTwoOrigins
 	}
+	origin := origins[0]
 	h := &ctx.Response.Header
 	h.Add(fasthttp.HeaderVary, fasthttp.HeaderOrigin)
 	if l == nil {
-		return
+		return nil
 	}
 	if _, allowed := l.view.Load().returnTo[string(origin)]; allowed {
 		h.SetBytesV(fasthttp.HeaderAccessControlAllowOrigin, origin)
 		h.Set(fasthttp.HeaderAccessControlExposeHeaders, fasthttp.HeaderRetryAfter)
 	}
+	return nil
 }
 
 // allowAnyone lets any script read a document that is the same for everybody.

@@ -43,7 +43,7 @@ func TestBeforeTheFirstSnapshotNothingIsGuessed(t *testing.T) {
 				t.Errorf("%s: %s %s: got %d %s, want 503 not_ready", name, request.method, request.path, got.status, got.body)
 			}
 		}
-		if got := e.do("GET", "/wait/acme.sale", nil, ""); got.status != http.StatusServiceUnavailable || !strings.HasPrefix(got.header.Get("Content-Type"), "text/html") {
+		if got := e.do("GET", "/wait/acme.sale", headers{"Accept": "text/html"}, ""); got.status != http.StatusServiceUnavailable || !strings.HasPrefix(got.header.Get("Content-Type"), "text/html") {
 			t.Errorf("%s: page: got %d, want 503 in words", name, got.status)
 		}
 		if got := e.do("GET", "/healthz", nil, ""); got.status != http.StatusOK {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"mime"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -39,7 +40,7 @@ func (p *presentString) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 // decodeBody reads a request's JSON object strictly. The error tells which member is wrong, never
 // its value.
 func decodeBody(ctx *fasthttp.RequestCtx, into any) error {
-	if !isJSON(ctx.Request.Header.ContentType()) {
+	if !isJSON(ctx.Request.Header.ContentType()) || len(ctx.Request.Header.ContentEncoding()) > 0 {
 		return errMediaType
 	}
 	body := jsontext.Value(ctx.PostBody())
@@ -60,14 +61,15 @@ func decodeBody(ctx *fasthttp.RequestCtx, into any) error {
 	return errBody("The body is not well-formed JSON with distinct member names.")
 }
 
-// isJSON reports whether a Content-Type is that of JSON, with parameters or without. Nearly all
+// isJSON reports whether a Content-Type is that of JSON in UTF-8, with parameters or without. Nearly all
 // are written in the one way that needs no parser.
 func isJSON(contentType []byte) bool {
 	if string(contentType) == "application/json" {
 		return true
 	}
-	mediaType, _, err := mime.ParseMediaType(string(contentType))
-	return err == nil && mediaType == "application/json"
+	mediaType, params, err := mime.ParseMediaType(string(contentType))
+	charset, named := params["charset"]
+	return err == nil && mediaType == "application/json" && (!named || strings.EqualFold(charset, "utf-8"))
 }
 
 // joiner is who asks to join.

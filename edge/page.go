@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"net/url"
@@ -24,16 +25,18 @@ func (s *Server) getPage(ctx *fasthttp.RequestCtx) error {
 	snap, err := s.ready()
 	if err != nil {
 		ctx.Response.Header.Set("Refresh", "3")
-		return refusePage(ctx, fasthttp.StatusServiceUnavailable, "The waiting room is starting. This page tries again by itself.")
+		return refusePage(ctx, err, "The waiting room is starting. This page tries again by itself.")
 	}
 	l, err := findLine(ctx, snap)
 	if err != nil {
-		return refusePage(ctx, fasthttp.StatusNotFound, "There is no such queue.")
+		return refusePage(ctx, err, "There is no such queue.")
 	}
-	given := ctx.QueryArgs().Has("return")
-	to, err := oneQueryValue(ctx, "return")
-	if err != nil || given && !allowedReturn(to, l.view.Load().returnTo) {
-		return refusePage(ctx, fasthttp.StatusBadRequest, "This link leads to a shop that does not belong to this queue.")
+	to, given, err := oneQueryValue(ctx, "return")
+	if err == nil && given && !allowedReturn(to, l.view.Load().returnTo) {
+		err = errReturn
+	}
+	if err != nil {
+		return refusePage(ctx, err, "This link leads to a shop that does not belong to this queue.")
 	}
 	s.page.answer(ctx, "no-cache")
 	return nil
@@ -63,9 +66,14 @@ func allowedReturn(to string, origins map[string]struct{}) bool {
 	return same && (rest == "" || strings.ContainsRune("/?#", rune(rest[0])))
 }
 
-// refusePage answers a browser in words. It never redirects nor links to what was asked for.
-func refusePage(ctx *fasthttp.RequestCtx, status int, text string) error {
-	ctx.SetStatusCode(status)
+// refusePage answers a browser, which says that it reads HTML, in words, and anyone else as all
+// other addresses do. It never redirects nor links to what was asked for.
+func refusePage(ctx *fasthttp.RequestCtx, err error, text string) error {
+	p, expected := asProblem(err)
+	if !expected || !bytes.Contains(ctx.Request.Header.Peek(fasthttp.HeaderAccept), []byte("text/html")) {
+		return err
+	}
+	ctx.SetStatusCode(p.status)
 	ctx.Response.Header.SetContentType("text/html; charset=utf-8")
 	ctx.Response.Header.Set(fasthttp.HeaderCacheControl, "no-store")
 	ctx.SetBodyString(`<!doctype html><html lang="en"><meta charset="utf-8">` +

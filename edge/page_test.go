@@ -90,12 +90,17 @@ func TestPage(t *testing.T) {
 		"hidden host":       "/wait/acme.sale?return=" + url.QueryEscape(shopOrigin+`\@evil.example/`),
 		"another's tenants": "/wait/rival.sale?return=" + url.QueryEscape("https://other.example/"),
 	} {
-		got := e.do("GET", path, nil, "")
-		if got.status != http.StatusBadRequest {
-			t.Errorf("%s: got %d, want 400", name, got.status)
-		}
-		if got.header.Get("Location") != "" || strings.Contains(got.body, "evil") || strings.Contains(got.body, "href") {
-			t.Errorf("%s: got %v %q, want neither a redirect nor a link", name, got.header, got.body)
+		for accept, contentType := range map[string]string{
+			"text/html,application/xhtml+xml;q=0.9": "text/html; charset=utf-8",
+			"application/json":                      "application/problem+json",
+		} {
+			got := e.do("GET", path, headers{"Accept": accept}, "")
+			if got.status != http.StatusBadRequest || got.header.Get("Content-Type") != contentType {
+				t.Errorf("%s for somebody who reads %s: got %d %s, want 400 %s", name, accept, got.status, got.header.Get("Content-Type"), contentType)
+			}
+			if got.header.Get("Location") != "" || strings.Contains(got.body, "evil") || strings.Contains(got.body, "href") {
+				t.Errorf("%s: got %v %q, want neither a redirect nor a link", name, got.header, got.body)
+			}
 		}
 	}
 	for _, path := range []string{"/wait/acme.none", "/wait/nonsense", "/wait/ACME.sale", "/wait/acme.sale/plain", "/wait/"} {

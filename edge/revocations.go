@@ -137,7 +137,7 @@ func (s *Server) getRevocations(ctx *fasthttp.RequestCtx) error {
 	case s.known.clock.stale():
 		return errStaleRevocations
 	}
-	after, err := oneQueryValue(ctx, "after")
+	after, _, err := oneQueryValue(ctx, "after")
 	if err != nil {
 		return err
 	}

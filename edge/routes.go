@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -41,7 +42,16 @@ func (s *Server) routes() fasthttp.RequestHandler {
 	r.GET("/revocations", s.route("revocations", s.getRevocations))
 	r.NotFound = s.route("none", func(*fasthttp.RequestCtx) error { return errNotFound })
 	r.MethodNotAllowed = s.route("none", func(*fasthttp.RequestCtx) error { return errMethod })
-	return r.Handler
+	none := r.NotFound
+	return func(ctx *fasthttp.RequestCtx) {
+		// Each address has one spelling. The router would also find it under those that fasthttp
+		// resolves ("/x/../wait", "//wait", "%77ait"), which a proxy in front may read otherwise.
+		if !bytes.Equal(ctx.URI().PathOriginal(), ctx.Path()) {
+			none(ctx)
+			return
+		}
+		r.Handler(ctx)
+	}
 }
 
 // route wraps a handler: it counts, answers with what went wrong, and lets no panic through, for
@@ -55,7 +65,11 @@ func (s *Server) route(name string, h handler) fasthttp.RequestHandler {
 			}
 			counters.count(ctx.Response.StatusCode())
 		}()
-		if err := h(ctx); err != nil {
+		err := checkHead(ctx)
+		if err == nil {
+			err = h(ctx)
+		}
+		if err != nil {
 			s.fail(ctx, name, err)
 		}
 	}
@@ -78,21 +92,22 @@ func (s *Server) panicked(ctx *fasthttp.RequestCtx, route string, cause any) {
 }
 
 // malformed answers what fasthttp could not read as a request. The connection is closed after it.
-func malformed(ctx *fasthttp.RequestCtx, err error) {
+func (s *Server) malformed(ctx *fasthttp.RequestCtx, err error) {
 	var small *fasthttp.ErrSmallBuffer
 	var network net.Error
 	status := fasthttp.StatusBadRequest
+	ctx.Response.Reset()
+	ctx.SetConnectionClose()
 	switch {
+	case errors.Is(err, fasthttp.ErrBodyTooLarge):
+		s.answer(ctx, errBodyTooLarge)
+		return
 	case errors.As(err, &small):
 		status = fasthttp.StatusRequestHeaderFieldsTooLarge
-	case errors.Is(err, fasthttp.ErrBodyTooLarge):
-		status = fasthttp.StatusRequestEntityTooLarge
 	case errors.As(err, &network) && network.Timeout():
 		status = fasthttp.StatusRequestTimeout
 	}
-	ctx.Response.Reset()
 	ctx.SetStatusCode(status)
-	ctx.SetConnectionClose()
 }
 
 func (s *Server) getHealth(ctx *fasthttp.RequestCtx) error {

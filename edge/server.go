@@ -157,8 +157,8 @@ func (s *Server) prepare() error {
 		MaxRequestBodySize: limits.BodyBytes,
 		ReadBufferSize:     limits.HeaderBytes,
 		Concurrency:        limits.Connections,
-		ErrorHandler:       malformed,
-		// Raw headers hold tokens.
+		ErrorHandler:       s.malformed,
+		// Raw headers hold tokens; connectionLog holds back what this leaves.
 		SecureErrorLogMessage:        true,
 		Logger:                       connectionLog{s.Logger},
 		NoDefaultServerHeader:        true,
@@ -171,11 +171,19 @@ func (s *Server) prepare() error {
 }
 
 // connectionLog takes what fasthttp says of broken connections, which is nobody's business
-// unless somebody looks for it.
+// unless somebody looks for it. The text of a parser's error quotes the request, tokens and all,
+// so only the network's own errors are told.
 type connectionLog struct{ logger *slog.Logger }
 
-func (l connectionLog) Printf(format string, args ...any) {
-	l.logger.Debug("connection failed", "error", fmt.Sprintf(format, args...))
+func (l connectionLog) Printf(_ string, args ...any) {
+	reason := "malformed request"
+	for _, arg := range args {
+		var network net.Error
+		if err, ok := arg.(error); ok && errors.As(err, &network) {
+			reason = network.Error()
+		}
+	}
+	l.logger.Debug("connection failed", "reason", reason)
 }
 
 // Addr is the listener's address, nil before Listen.
@@ -242,6 +250,8 @@ func (s *Server) stop(ctx context.Context) error {
 	limit, cancel := context.WithTimeout(base, shutdownTimeout)
 	defer cancel()
 	err := s.http.ShutdownWithContext(limit)
+	// Where the stop came before Serve had taken the listener, the shutdown knew nothing of it.
+	_ = s.listener.Close()
 	s.stopWork()
 	if err != nil {
 		return fmt.Errorf("stop serving: %w", err)

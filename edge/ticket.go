@@ -49,7 +49,9 @@ func (s *Server) holder(ctx *fasthttp.RequestCtx) (holder, error) {
 		if h.ticket.ID != id {
 			return holder{}, errTicketInvalid
 		}
-		allowOrigin(ctx, snap.lines[h.ticket.queue])
+		if err = allowOrigin(ctx, snap.lines[h.ticket.queue]); err != nil {
+			return holder{}, err
+		}
 	} else if h, err = s.cookieHolder(ctx, snap, id); err != nil {
 		return holder{}, err
 	}
@@ -190,18 +192,17 @@ func presentedAPIKey(ctx *fasthttp.RequestCtx, k *keys) (key apiKey, given bool,
 }
 
 // oneQueryValue reads a query parameter that may be there at most once.
-func oneQueryValue(ctx *fasthttp.RequestCtx, name string) (string, error) {
-	value, found := "", false
+func oneQueryValue(ctx *fasthttp.RequestCtx, name string) (value string, given bool, err error) {
 	for k, v := range ctx.QueryArgs().All() {
 		if string(k) != name {
 			continue
 		}
-		if found {
-			return "", errDuplicateQuery
+		if given {
+			return "", true, errDuplicateQuery
 		}
-		value, found = string(v), true
+		value, given = string(v), true
 	}
-	return value, nil
+	return value, given, nil
 }
 
 // pathValue is a part of the path. It belongs to the request: clone it to keep it.

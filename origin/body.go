@@ -86,7 +86,8 @@ func readMessage(w http.ResponseWriter, r *http.Request, limit int64, message an
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(body, message); err != nil {
+	// null would leave the message empty.
+	if jsontext.Value(body).Kind() != '{' || json.Unmarshal(body, message) != nil {
 		return errBadBody
 	}
 	return nil

@@ -44,6 +44,7 @@ var (
 	errNoPath        = refuse(http.StatusNotFound, "not_found", "there is nothing under this path")
 	errNoMethod      = refuse(http.StatusMethodNotAllowed, "method_not_allowed", "this method is not offered here")
 	errMediaType     = refuse(http.StatusUnsupportedMediaType, "unsupported_media_type", "the body must be JSON and say so in Content-Type")
+	errNoLength      = refuse(http.StatusLengthRequired, "length_required", "the body must come with a Content-Length")
 	errTooLarge      = refuse(http.StatusRequestEntityTooLarge, "body_too_large", "the body is over the limit")
 	errBadBody       = refuse(http.StatusBadRequest, "invalid_body", "the body is not a well-formed JSON object with distinct member names")
 	errUnavailable   = refuse(http.StatusServiceUnavailable, "unavailable", "try again in a moment")
@@ -109,18 +110,22 @@ func wireCode(p *problem) string {
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	p, _, known := asProblem(err)
 	s.logInner(r, err, known)
+	s.failHeader(w, p)
+	writeProblem(w, p)
+}
+
+func writeProblem(w http.ResponseWriter, p *problem) {
 	body, err := json.Marshal(p)
 	if err != nil { // a problem holds nothing that cannot be encoded
 		body = []byte("{}")
 	}
-	s.failHeader(w, p)
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(p.Status)
 	_, _ = w.Write(body)
 }
 
-// failEdge answers an edge with an error.
+// failEdge answers an edge with an error: a problem too, whose code is one of the wire's.
 func (s *Server) failEdge(w http.ResponseWriter, r *http.Request, err error) {
 	p, code, known := asProblem(err)
 	s.logInner(r, err, known)
@@ -129,7 +134,9 @@ func (s *Server) failEdge(w http.ResponseWriter, r *http.Request, err error) {
 		status = http.StatusServiceUnavailable
 	}
 	s.failHeader(w, p)
-	writeJSON(w, status, wire.Error{Code: code})
+	told := *p
+	told.Title, told.Status, told.Code = http.StatusText(status), status, code
+	writeProblem(w, &told)
 }
 
 func (s *Server) failHeader(w http.ResponseWriter, p *problem) {

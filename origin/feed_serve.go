@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"sync"
@@ -137,7 +138,8 @@ func (f *feed) unsubscribe(o *outbox) {
 
 // serveFeed streams the feed to one edge until either end has enough.
 func (s *Server) serveFeed(w http.ResponseWriter, r *http.Request) error {
-	if edge := r.URL.Query().Get("edge"); !validEdge(edge) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil || len(query["edge"]) != 1 || !validEdge(query["edge"][0]) {
 		return errBadBody
 	}
 	o, err := s.feed.subscribe()

@@ -49,6 +49,13 @@ func (s *Server) handler() http.Handler {
 // would redirect unclean paths and answer in plain text.
 func (s *Server) routed(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// net/http goes by the chunks where a request has a Content-Length too, and hides that; a
+		// proxy in front may go by the length (RFC 9112, section 11.2). Nobody needs chunks here.
+		if len(r.TransferEncoding) > 0 {
+			w.Header().Set("Connection", "close")
+			s.fail(w, r, errNoLength)
+			return
+		}
 		clean := path.Clean("/" + r.URL.Path)
 		if r.URL.Path != clean {
 			s.fail(w, r, errNoPath)

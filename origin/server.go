@@ -297,7 +297,9 @@ func (s *Server) httpServer(handler http.Handler) *http.Server {
 		WriteTimeout:      30 * time.Second, // the feed sets its own
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		// OPTIONS * is answered like every other path that does not exist.
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 }
 

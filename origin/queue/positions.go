@@ -10,9 +10,9 @@ import (
 // folded: "1-5,9".
 type Positions []uint64
 
-// maxRun bounds what one run of a text may unfold to, so that a damaged text cannot exhaust the
-// memory.
-const maxRun = 10_000_000
+// maxUnfolded bounds how many positions a text may unfold to, so that a damaged or hostile one
+// cannot exhaust the memory.
+const maxUnfolded = 10_000_000
 
 // MarshalText folds runs.
 func (p Positions) MarshalText() ([]byte, error) {
@@ -54,7 +54,7 @@ func (p *Positions) UnmarshalText(text []byte) error {
 				return fmt.Errorf("parse positions: %q", part)
 			}
 		}
-		if first <= last || end < first || end-first >= maxRun {
+		if first <= last || end < first || end-first >= maxUnfolded-uint64(len(*p)) {
 			return fmt.Errorf("parse positions: %q is out of order", part)
 		}
 		for n := first; n <= end; n++ {

@@ -171,7 +171,8 @@ type LeaveRequest struct {
 	Ticket string `json:"ticket"`
 }
 
-// Error is the body of every refused request of an edge, with a status of 400 or above.
+// Error is what counts of the body of every refused request of an edge, a problem document with a
+// status of 400 or above.
 type Error struct {
 	Code string `json:"code"`
 }
