@@ -1,11 +1,11 @@
 package tokens
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
@@ -82,6 +82,9 @@ type kind struct {
 	// public is what an attacker knows of the key; nil where all of it is secret.
 	public []byte
 	verify func(token string, now time.Time) error
+	// algorithm and key are what jwx needs to verify.
+	algorithm jwa.SignatureAlgorithm
+	key       any
 }
 
 // sign makes a token of any two texts.
@@ -98,20 +101,14 @@ func raw64(text string) string { return base64.RawURLEncoding.EncodeToString([]b
 
 func quote(s string) string { return `"` + s + `"` }
 
-// kinds makes one of every kind, with keys of its own and valid at testNow.
+// kinds makes one of every kind, valid at testNow, with keys that are the same in every run.
 func kinds(t testing.TB) []*kind {
 	t.Helper()
-	secret := make([]byte, 32)
-	rand.Read(secret)
-	sessionPublic, sessionPrivate, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	operatorPublic, operatorPrivate, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p256, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	secret := bytes.Repeat([]byte("s"), 32)
+	sessionPrivate := ed25519.NewKeyFromSeed(bytes.Repeat([]byte("e"), ed25519.SeedSize))
+	operatorPrivate := ed25519.NewKeyFromSeed(bytes.Repeat([]byte("o"), ed25519.SeedSize))
+	sessionPublic, operatorPublic := sessionPrivate.Public().(ed25519.PublicKey), operatorPrivate.Public().(ed25519.PublicKey)
+	p256, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), bytes.Repeat([]byte("p"), 32))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,6 +167,7 @@ func kinds(t testing.TB) []*kind {
 				_, err := tickets.Verify([]byte(token), now)
 				return err
 			},
+			algorithm: jwa.HS256, key: secret,
 		},
 		{
 			name:   "session",
@@ -185,14 +183,16 @@ func kinds(t testing.TB) []*kind {
 				_, err := sessions.Verify(token, testIssuer, testTenant, now)
 				return err
 			},
+			algorithm: jwa.EdDSA, key: sessionPublic,
 		},
 		{
-			name:   "operator with EdDSA",
-			header: header("EdDSA", "k-operator", "wr-operator+jwt"),
-			claims: operatorClaims,
-			mac:    func(signed []byte) []byte { return ed25519.Sign(operatorPrivate, signed) },
-			public: operatorPublic,
-			verify: checkOperator(edOperators),
+			name:      "operator with EdDSA",
+			header:    header("EdDSA", "k-operator", "wr-operator+jwt"),
+			claims:    operatorClaims,
+			mac:       func(signed []byte) []byte { return ed25519.Sign(operatorPrivate, signed) },
+			public:    operatorPublic,
+			verify:    checkOperator(edOperators),
+			algorithm: jwa.EdDSA, key: operatorPublic,
 		},
 		{
 			name:   "operator with ES256",
@@ -200,14 +200,15 @@ func kinds(t testing.TB) []*kind {
 			claims: operatorClaims,
 			mac: func(signed []byte) []byte {
 				sum := sha256.Sum256(signed)
-				r, s, err := ecdsa.Sign(rand.Reader, p256, sum[:])
+				r, s, err := ecdsa.Sign(nil, p256, sum[:])
 				if err != nil {
 					panic(err)
 				}
 				return append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...)
 			},
-			public: elliptic.MarshalCompressed(elliptic.P256(), p256.X, p256.Y),
-			verify: checkOperator(ecOperators),
+			public:    elliptic.MarshalCompressed(elliptic.P256(), p256.X, p256.Y),
+			verify:    checkOperator(ecOperators),
+			algorithm: jwa.ES256, key: &p256.PublicKey,
 		},
 	}
 }
