@@ -77,7 +77,11 @@ func newBesieged(t *testing.T) *besieged {
 	client := &wire.Client{Origins: []string{"http://" + b.origin}, Secret: hostileCluster}
 	t.Cleanup(client.CloseIdle)
 	e := &edge.Server{
-		Config: edge.Config{Listen: "127.0.0.1:0", WhenStale: edge.FailClosed, MaxStaleSeconds: 3600},
+		Config: edge.Config{
+			Listen: "127.0.0.1:0", WhenStale: edge.FailClosed, MaxStaleSeconds: 3600,
+			// All requests come from one address; how joins are limited is not asked here.
+			Limits: edge.Limits{JoinsPerAddress: edge.JoinRate{Off: true}},
+		},
 		Origin: client, Logger: logger,
 	}
 	b.must(e.Listen())
