@@ -14,8 +14,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -23,143 +21,45 @@ import (
 )
 
 // installation is a whole waiting room of real programs, each a process of its own: a Redis that
-// keeps what it acknowledged, an origin and two edges.
+// keeps what it acknowledged, one origin or several, and two edges that know all origins.
 type installation struct {
-	t      *testing.T
-	dir    string
-	redis  *redistest.Server
-	origin *program
-	edges  [2]*program
-	url    struct {
-		origin string
-		edges  [2]string
+	t       *testing.T
+	dir     string
+	redis   *redistest.Server
+	origins []*program
+	edges   [2]*program
+	url     struct {
+		origins []string
+		edges   [2]string
 	}
 	admin struct { // where metrics and pprof are
-		origin string
-		edges  [2]string
+		origins []string
+		edges   [2]string
 	}
 	secretKey, publishableKey, operatorToken string
 }
 
 const tenant = "shop"
 
-var programs [2]struct { // by kind
-	once sync.Once
-	dir  string
-	err  error
-}
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	for i := range programs {
-		if dir := programs[i].dir; dir != "" {
-			_ = os.RemoveAll(dir)
-		}
-	}
-	os.Exit(code)
-}
-
-// kind is how programs are built.
-type kind int
-
-const (
-	// checked programs have the race detector, like the tests.
-	checked kind = iota
-	// shipped programs are as people run them, for tests that measure time and memory.
-	shipped
-)
-
-// build builds the programs once for all tests.
-func build(t *testing.T, as kind) string {
-	t.Helper()
-	programs := &programs[as]
-	programs.once.Do(func() {
-		if programs.dir, programs.err = os.MkdirTemp("", "waitingroom-programs-"); programs.err != nil {
-			return
-		}
-		out, err := exec.Command("go", "build", fmt.Sprintf("-race=%t", as == checked), "-o", programs.dir,
-			"waitingroom/origin/cmd/waitingroom-origin", "waitingroom/edge/cmd/waitingroom-edge").CombinedOutput()
-		if err != nil {
-			programs.err = fmt.Errorf("%w\n%s", err, out)
-		}
-	})
-	if programs.err != nil {
-		t.Fatalf("build the programs: %v", programs.err)
-	}
-	return programs.dir
-}
-
-// program is one running process and what it logged.
-type program struct {
-	t    *testing.T
-	path string
-	args []string
-	cmd  *exec.Cmd
-	done chan struct{}
-	log  *lockedBuffer
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (p *program) start() {
-	p.t.Helper()
-	p.cmd = exec.Command(p.path, p.args...)
-	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	if err := p.cmd.Start(); err != nil {
-		p.t.Fatalf("start %s: %v", filepath.Base(p.path), err)
-	}
-	p.done = make(chan struct{})
-	go func(cmd *exec.Cmd, done chan struct{}) {
-		_ = cmd.Wait()
-		close(done)
-	}(p.cmd, p.done)
-}
-
-// stop asks the program to end and waits until it has; kill does not ask.
-func (p *program) stop() { p.end(syscall.SIGTERM) }
-func (p *program) kill() { p.end(syscall.SIGKILL) }
-
-func (p *program) end(signal syscall.Signal) {
-	p.t.Helper()
-	if p.cmd == nil {
-		return
-	}
-	_ = p.cmd.Process.Signal(signal)
-	select {
-	case <-p.done:
-	case <-time.After(20 * time.Second):
-		_ = p.cmd.Process.Kill()
-		<-p.done
-		p.t.Errorf("%s did not end within 20 s of a signal", filepath.Base(p.path))
-	}
-	p.cmd = nil
+// setup is what an installation is made of; its zero value is the usual one.
+type setup struct {
+	kind kind
+	// origins is how many there are on the one Redis; 0 means 1. The first edge tries them from
+	// the first on, the second edge from the second on.
+	origins int
+	// edgeConfig and originConfig are more lines of the edges' and the origins' configuration.
+	edgeConfig, originConfig string
 }
 
 func install(t *testing.T) *installation {
 	t.Helper()
-	return installAs(t, checked, "")
+	return setup{}.install(t)
 }
 
-// installAs installs programs of a kind, with more lines in the edges' configuration.
-func installAs(t *testing.T, as kind, edgeConfig string) *installation {
+func (as setup) install(t *testing.T) *installation {
 	t.Helper()
 	in := &installation{t: t, dir: t.TempDir()}
-	bin := build(t, as)
+	bin := build(t, as.kind)
 	originProgram := filepath.Join(bin, "waitingroom-origin")
 	in.redis = redistest.Start(t, "--appendonly", "yes")
 
@@ -168,34 +68,43 @@ func installAs(t *testing.T, as kind, edgeConfig string) *installation {
 	in.secretKey, secretHash = in.apiKey(originProgram, "secret")
 	in.publishableKey, publishableHash = in.apiKey(originProgram, "publishable")
 
-	ports := freePorts(t, 6)
-	in.admin.origin = "http://" + ports[3]
-	in.url.origin = "http://" + ports[0]
-	in.operatorToken = in.operator(originProgram, "operator")
-	originConfig := fmt.Sprintf(`
-listen: %[1]s
-adminListen: %[7]s
-publicURL: %[2]s
+	origins := max(as.origins, 1)
+	ports := freePorts(t, 2*(origins+len(in.edges)))
+	port := func() (address string) {
+		address, ports = ports[0], ports[1:]
+		return address
+	}
+	for i := range origins {
+		name, listen, admin := fmt.Sprintf("origin%d.yaml", i+1), port(), port()
+		in.url.origins = append(in.url.origins, "http://"+listen)
+		in.admin.origins = append(in.admin.origins, "http://"+admin)
+		in.write(name, fmt.Sprintf(`
+listen: %s
+adminListen: %s
+publicURL: %s
 issuer: https://wait.example.com
 clusterSecret: {file: keys/cluster.secret}
 sessionKeys: {file: keys/session.private.json}
 userHashKey: {file: keys/userhash.secret}
-redis: {addresses: [%[3]q]}
+redis: {addresses: [%q]}
 tenants:
-  - id: %[4]s
-    ticketKeys: {file: keys/%[4]s/tickets.secret.json}
-    operatorKeys: {file: keys/%[4]s/operator.public.json}
+  - id: %[5]s
+    ticketKeys: {file: keys/%[5]s/tickets.secret.json}
+    operatorKeys: {file: keys/%[5]s/operator.public.json}
     apiKeys:
-      - {id: backend, kind: secret, sha256: %[5]s}
-      - {id: app, kind: publishable, sha256: %[6]s}
-`, ports[0], in.url.origin, in.redis.Addr, tenant, secretHash, publishableHash, ports[3])
-	in.write("origin.yaml", originConfig)
-	in.origin = &program{
-		t: t, path: originProgram, args: []string{"-config", filepath.Join(in.dir, "origin.yaml")}, log: &lockedBuffer{},
+      - {id: backend, kind: secret, sha256: %[6]s}
+      - {id: app, kind: publishable, sha256: %[7]s}
+%[8]s`, listen, admin, in.publicURL(), in.redis.Addr, tenant, secretHash, publishableHash, as.originConfig))
+		in.origins = append(in.origins, &program{
+			t: t, path: originProgram, args: []string{"-config", filepath.Join(in.dir, name)}, log: &lockedBuffer{},
+		})
 	}
+	in.operatorToken = in.operator(originProgram, "operator")
 	for i := range in.edges {
-		name := fmt.Sprintf("edge%d.yaml", i+1)
-		in.url.edges[i], in.admin.edges[i] = "http://"+ports[i+1], "http://"+ports[i+4]
+		name, listen, admin := fmt.Sprintf("edge%d.yaml", i+1), port(), port()
+		in.url.edges[i], in.admin.edges[i] = "http://"+listen, "http://"+admin
+		first := i % origins
+		known := slices.Concat(in.url.origins[first:], in.url.origins[:first])
 		in.write(name, fmt.Sprintf(`
 listen: %s
 adminListen: %s
@@ -203,7 +112,7 @@ origins: [%s]
 clusterSecret: {file: %s}
 whenStale: fail-closed
 maxStaleSeconds: 3600
-%s`, ports[i+1], ports[i+4], in.url.origin, filepath.Join(in.dir, "keys/cluster.secret"), edgeConfig))
+%s`, listen, admin, strings.Join(known, ", "), filepath.Join(in.dir, "keys/cluster.secret"), as.edgeConfig))
 		in.edges[i] = &program{
 			t: t, path: filepath.Join(bin, "waitingroom-edge"), args: []string{"-config", filepath.Join(in.dir, name)}, log: &lockedBuffer{},
 		}
@@ -216,24 +125,31 @@ maxStaleSeconds: 3600
 	return in
 }
 
-func (in *installation) programs() []*program {
-	return []*program{in.edges[0], in.edges[1], in.origin}
-}
+// publicURL is the name of all origins together, which operators' tokens are for.
+func (in *installation) publicURL() string { return in.url.origins[0] }
 
-// start starts origin and edges and waits until all are ready.
+func (in *installation) programs() []*program { return slices.Concat(in.edges[:], in.origins) }
+
+// start starts origins and edges and waits until all are ready.
 func (in *installation) start() {
 	in.t.Helper()
 	for _, p := range slices.Backward(in.programs()) {
 		p.start()
 	}
-	for _, url := range append(in.url.edges[:], in.url.origin) {
-		in.eventually(20*time.Second, url+" is ready", func() bool {
-			return in.request("GET", url+"/readyz", "", nil).status == http.StatusOK
-		})
+	for _, url := range slices.Concat(in.url.edges[:], in.url.origins) {
+		in.awaitReady(url)
 	}
 }
 
-// stop stops the edges and the origin.
+// awaitReady waits until the program with this base URL is ready.
+func (in *installation) awaitReady(url string) {
+	in.t.Helper()
+	in.eventually(20*time.Second, url+" is ready", func() bool {
+		return in.request("GET", url+"/readyz", "", nil).status == http.StatusOK
+	})
+}
+
+// stop stops the edges and the origins.
 func (in *installation) stop() {
 	in.t.Helper()
 	for _, p := range in.programs() {
@@ -250,16 +166,16 @@ func (in *installation) checkLogs() {
 			"the operator's token": in.operatorToken, "a JWT": "eyJ", "a user id": "user-",
 		} {
 			if strings.Contains(text, secret) {
-				in.t.Errorf("%s logged %s", filepath.Base(p.path), name)
+				in.t.Errorf("%s logged %s", p.name(), name)
 			}
 		}
 		for _, trouble := range []string{"DATA RACE", "panic", "goroutine "} {
 			if strings.Contains(text, trouble) {
-				in.t.Errorf("%s logged trouble (%s):\n%s", filepath.Base(p.path), trouble, text)
+				in.t.Errorf("%s logged trouble (%s):\n%s", p.name(), trouble, text)
 			}
 		}
 		if in.t.Failed() {
-			in.t.Logf("log of %s:\n%s", filepath.Base(p.path), text)
+			in.t.Logf("log of %s:\n%s", p.name(), text)
 		}
 	}
 }
@@ -305,7 +221,7 @@ func (in *installation) operator(path, role string) string {
 	in.t.Helper()
 	return strings.TrimSpace(in.command(path, "operator-token",
 		"-key", filepath.Join(in.dir, "keys", tenant, "operator.private.json"),
-		"-tenant", tenant, "-role", role, "-audience", in.url.origin))
+		"-tenant", tenant, "-role", role, "-audience", in.publicURL()))
 }
 
 // freePorts finds addresses on which nobody listens.
@@ -391,7 +307,7 @@ func bearer(token string) []string { return []string{"Authorization: Bearer " + 
 // createQueue makes a queue and returns its id.
 func (in *installation) createQueue(slug, settings string) string {
 	in.t.Helper()
-	got := in.request("POST", in.url.origin+"/queues", `{"slug":"`+slug+`",`+settings+`}`, bearer(in.operatorToken))
+	got := in.request("POST", in.url.origins[0]+"/queues", `{"slug":"`+slug+`",`+settings+`}`, bearer(in.operatorToken))
 	if got.status != http.StatusCreated {
 		in.t.Fatalf("create queue: got %d %s, want 201", got.status, got.raw)
 	}

@@ -105,7 +105,7 @@ func TestAccessAndValidatorAgree(t *testing.T) {
 		t.Fatalf("release: got %d %s, want 204", got.status, got.raw)
 	}
 	for _, again := range []string{"", " again"} {
-		if got := in.request("DELETE", in.url.origin+"/sessions/"+jti(t, revoked), "", bearer(in.operatorToken)); got.status != http.StatusNoContent {
+		if got := in.request("DELETE", in.url.origins[0]+"/sessions/"+jti(t, revoked), "", bearer(in.operatorToken)); got.status != http.StatusNoContent {
 			t.Fatalf("revoke%s: got %d %s, want 204", again, got.status, got.raw)
 		}
 	}
@@ -166,7 +166,7 @@ func TestAccessAndValidatorAgree(t *testing.T) {
 	agree("revoked, after the waiting room is back", revoked, queue, http.StatusGone)
 }
 
-// rotateSessionKeys adds a new signing key beside the old one, and has the origin read it.
+// rotateSessionKeys adds a new signing key beside the old one, and has the origins read it.
 func (in *installation) rotateSessionKeys() {
 	in.t.Helper()
 	path := filepath.Join(in.dir, "keys/session.private.json")
@@ -194,8 +194,8 @@ func (in *installation) rotateSessionKeys() {
 		in.t.Fatalf("encode session keys: %v", err)
 	}
 	in.write("keys/session.private.json", string(data))
-	if err := in.origin.cmd.Process.Signal(syscall.SIGHUP); err != nil {
-		in.t.Fatalf("tell the origin to read its keys: %v", err)
+	for _, p := range in.origins {
+		p.signal(syscall.SIGHUP)
 	}
 }
 

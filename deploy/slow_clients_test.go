@@ -56,7 +56,7 @@ func attacks(edge, queue string) []attack {
 // long the polls of fans take with and without it, in turns: on a shared machine nothing else can
 // be told apart from the weather.
 func TestSlowClientsHurtNobody(t *testing.T) {
-	in := installAs(t, shipped, fmt.Sprintf("limits: {connections: %d}\n", slowConnections))
+	in := setup{kind: shipped, edgeConfig: fmt.Sprintf("limits: {connections: %d}\n", slowConnections)}.install(t)
 	queue := in.createQueue("match", `"capacity":1`)
 	edge := in.watchedEdge(0)
 	fans := in.pollers(queue, 4)

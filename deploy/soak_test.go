@@ -43,12 +43,12 @@ func TestSoak(t *testing.T) {
 	t.Logf("seed %d, %d fans", seed, *soakFans)
 	// A cache that is not full yet grows, as it should: in a short soak the caches are as small.
 	remembered := max(1024, min(131_072, *soakFans/10))
-	in := installAs(t, shipped, fmt.Sprintf(`
+	in := setup{kind: shipped, edgeConfig: fmt.Sprintf(`
 trustedProxies: [127.0.0.0/8]
 limits: {rememberedTokens: %d, rememberedAddresses: %d}
-`, remembered, remembered))
+`, remembered, remembered)}.install(t)
 	s := &soaker{in: in, queue: in.createQueue("match", `"capacity":200,"purchaseWindowSeconds":2,"claimSeconds":2`)}
-	programs := []watched{in.watchedEdge(0), in.watchedOrigin()}
+	programs := []watched{in.watchedEdge(0), in.watchedOrigin(0)}
 	resident := make([][]float64, len(programs))
 	before := make([]int, len(programs))
 	for part := range soakParts {

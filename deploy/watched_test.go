@@ -24,7 +24,9 @@ func (in *installation) watchedEdge(i int) watched {
 	return watched{in, fmt.Sprintf("edge %d", i+1), in.admin.edges[i]}
 }
 
-func (in *installation) watchedOrigin() watched { return watched{in, "origin", in.admin.origin} }
+func (in *installation) watchedOrigin(i int) watched {
+	return watched{in, fmt.Sprintf("origin %d", i+1), in.admin.origins[i]}
+}
 
 // metric reads a gauge or counter without labels.
 func (w watched) metric(name string) float64 {
