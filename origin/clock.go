@@ -16,6 +16,9 @@ const (
 	// of it.
 	goodRoundTrip = 20 * time.Millisecond
 	measureTries  = 5
+	// longestRoundTrip bounds the error of a measurement: one that took longer says too little,
+	// since the process may have been stopped anywhere within it.
+	longestRoundTrip = time.Second
 	// largestStepBack is how far one measurement may put the clock back.
 	largestStepBack = 50 * time.Millisecond
 )
@@ -42,7 +45,8 @@ func (c *storeClock) Now() time.Time {
 	return m.store.Add(time.Since(m.own)).UTC().Truncate(time.Millisecond)
 }
 
-// Measure asks the store, up to a few times, and keeps the answer that came back fastest.
+// Measure asks the store, up to a few times, and keeps the answer that came back fastest. When all
+// took too long it fails, and the clock goes on by the last measurement.
 func (c *storeClock) Measure(ctx context.Context, clock store.Clock) error {
 	var best *measurement
 	var bestTrip time.Duration
@@ -54,6 +58,10 @@ func (c *storeClock) Measure(ctx context.Context, clock store.Clock) error {
 		if err != nil {
 			failed = err
 			break
+		}
+		if trip > longestRoundTrip {
+			failed = fmt.Errorf("an answer took %v", trip)
+			continue
 		}
 		if best == nil || trip < bestTrip {
 			best, bestTrip = &measurement{store: now, own: before.Add(trip / 2)}, trip

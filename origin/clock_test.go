@@ -14,6 +14,53 @@ func (c *settableClock) Now(context.Context) (time.Time, error) {
 	return time.Now().Add(c.ahead), nil
 }
 
+// stoppingClock is a store's clock, asked by a process that is stopped for a while before the question
+// goes out and for a while after the answer came.
+type stoppingClock struct{ before, after time.Duration }
+
+func (c *stoppingClock) Now(ctx context.Context) (time.Time, error) {
+	if err := ctx.Err(); err != nil {
+		return time.Time{}, err
+	}
+	<-time.After(c.before)
+	now := time.Now()
+	<-time.After(c.after)
+	c.before, c.after = 0, 0
+	return now, nil
+}
+
+// A process that was stopped for ten seconds while it asked for the time must not go by an
+// answer that is wrong by five; neither when there is time to ask again nor when there is none.
+func TestStoreClockIsNotMisledByAStopOfItsProcess(t *testing.T) {
+	for _, test := range []struct {
+		name          string
+		before, after time.Duration
+		within        time.Duration // of the question
+		wantErr       bool
+	}{
+		{"stopped before the question", 10 * time.Second, 0, time.Minute, false},
+		{"stopped after the answer", 0, 10 * time.Second, time.Minute, false},
+		{"stopped before the question, no time left", 10 * time.Second, 0, time.Second, true},
+		{"stopped after the answer, no time left", 0, 10 * time.Second, time.Second, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var clock storeClock
+				must(t, clock.Measure(t.Context(), &settableClock{}))
+				ctx, cancel := context.WithTimeout(t.Context(), test.within)
+				defer cancel()
+				err := clock.Measure(ctx, &stoppingClock{test.before, test.after})
+				if (err != nil) != test.wantErr {
+					t.Errorf("measure: got error %v, want one: %v", err, test.wantErr)
+				}
+				if off := time.Until(clock.Now()).Abs(); off > time.Millisecond {
+					t.Errorf("the clock is off by %v, want 0", off)
+				}
+			})
+		})
+	}
+}
+
 func TestStoreClockFollowsTheStoreButNeverFarBack(t *testing.T) {
 	for _, test := range []struct {
 		name              string
