@@ -194,10 +194,18 @@ func TestRevocationCursors(t *testing.T) {
 	check("c3", "", "c3", false)
 	check("c4", "a b c", "c3", true) // beyond the end
 	r.apply(frame("c3", true, "a", "b", "c"), now)
-	check("c1", "b c", "c3", false) // a new connection told the same
-	r.apply(frame("c9", true, "c", "d"), now)
-	check("c3", "c d", "c9", true) // another list
+	check("c1", "b c", "c3", false)      // a new connection told the same
+	r.apply(frame("c1", true, "a"), now) // an origin that reads behind
+	check("c1", "b c", "c3", false)
+	check("", "a b c", "c3", true)
+	r.apply(frame("c2b", false, "b"), now) // and catches up
+	check("c2b", "c", "c3", false)
+	r.apply(frame("c0", true), now) // one that knows of none
+	check("c0", "a b c", "c3", false)
+	r.apply(frame("c9", true, "c", "d"), now) // a list of which the beginning was lost
+	check("c3", "d", "c9", false)
 	check("c9", "", "c9", false)
+	check("", "a b c d", "c9", true)
 
 	// Kept until the expiry plus the leeway of verifiers.
 	short := wire.Revocations{Cursor: "c10", List: []wire.Revocation{{ID: "e", ExpiresAt: now.Add(time.Minute)}}}

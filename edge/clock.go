@@ -9,10 +9,13 @@ const (
 	// staleAfter is how long after the last word from an origin that reaches its store the state
 	// counts as stale: a few heartbeats.
 	staleAfter = 5 * time.Second
-	// clockStep is a difference beyond which the clock jumps; smaller ones are slewed away, so
+	// clockStep is a difference beyond which the clock jumps back; smaller ones are slewed away, so
 	// that the times that fans are told do not jitter with the network.
 	clockStep = 2 * time.Second
 	clockSlew = 5 * time.Millisecond
+	// stepBackAfter is for how long nothing else must have been heard before the clock jumps back.
+	// When this edge or its origin was stopped for a while, what is heard at first is as old as that.
+	stepBackAfter = 2 * staleAfter
 )
 
 // clock tells the store's time: what the last heartbeats said plus the progress of this
@@ -25,6 +28,10 @@ type clock struct {
 	// ready is when the last heartbeat came from an origin that reaches its store, as progress
 	// since start in nanoseconds; 0 before the first.
 	ready atomic.Int64
+
+	// behind is since when all that is heard lies more than clockStep below, as progress since
+	// start; 0 while it does not. The heartbeats' goroutine owns it.
+	behind time.Duration
 }
 
 func newClock() *clock { return &clock{start: time.Now()} }
@@ -32,7 +39,17 @@ func newClock() *clock { return &clock{start: time.Now()} }
 // heartbeat takes in what an origin says the store's time is. One goroutine calls it.
 func (c *clock) heartbeat(now time.Time, ready bool) {
 	progress := time.Since(c.start)
-	c.offset.Store(steer(c.offset.Load(), now.UnixNano()-int64(progress)))
+	offset, heard := c.offset.Load(), now.UnixNano()-int64(progress)
+	switch {
+	case offset == 0 || heard-offset >= -int64(clockStep):
+		c.behind = 0
+		c.offset.Store(steer(offset, heard))
+	case c.behind == 0:
+		c.behind = progress
+	case progress-c.behind >= stepBackAfter:
+		c.behind = 0
+		c.offset.Store(heard)
+	}
 	if ready {
 		c.ready.Store(max(int64(progress), 1))
 	}
@@ -42,7 +59,7 @@ func (c *clock) heartbeat(now time.Time, ready bool) {
 // is heard to be higher is the better one and is taken at once; lower ones pull slowly.
 func steer(offset, heard int64) int64 {
 	difference := heard - offset
-	if offset == 0 || difference > 0 || difference < -int64(clockStep) {
+	if offset == 0 || difference > 0 {
 		return heard
 	}
 	return offset + max(difference, -int64(clockSlew))

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"waitingroom/origin/queue"
@@ -137,6 +138,16 @@ func TestSnapshotsAndEntries(t *testing.T) {
 	if err := apply(at(1, 60, "g1", "g2")); err != nil || number() != 1 {
 		t.Errorf("a new generation: got %v at entry %d, want it to replace everything", err, number())
 	}
+	earlier, later := at(9, 90, "g0"), at(1, 1, "g9")
+	earlier.Snapshot.Queue.Incarnation, later.Snapshot.Queue.Incarnation = "inc0", "inc2"
+	earlier.Snapshot.Queue.CreatedAt = earlier.Snapshot.Queue.CreatedAt.Add(-time.Minute)
+	later.Snapshot.Queue.CreatedAt = later.Snapshot.Queue.CreatedAt.Add(time.Minute)
+	if err := apply(earlier); !errors.Is(err, errGap) || number() != 1 {
+		t.Errorf("an origin that has not heard that the queue was made anew: got %v at entry %d, want errGap at 1", err, number())
+	}
+	if err := apply(later); err != nil || k.current.Load().lines["acme.sale"].incarnation != "inc2" {
+		t.Errorf("a queue that was made anew: got %v, want it to replace everything", err)
+	}
 	for name, f := range map[string]wire.Frame{
 		"gap":                 {Entries: &wire.Entries{Queue: "acme.sale", Entries: []queue.Entry{{Number: 3, Kind: queue.EntryTurn}}}},
 		"unknown queue":       {Entries: &wire.Entries{Queue: "acme.none"}},
@@ -159,11 +170,10 @@ func TestSnapshotsAndEntries(t *testing.T) {
 func TestClockFollowsTheStore(t *testing.T) {
 	const second = int64(time.Second)
 	for name, test := range map[string]struct{ offset, heard, want int64 }{
-		"first":             {0, 100 * second, 100 * second},
-		"better":            {100 * second, 100*second + 5, 100*second + 5},
-		"a late message":    {100 * second, 100*second - int64(3*time.Millisecond), 100*second - int64(3*time.Millisecond)},
-		"a very late one":   {100 * second, 99 * second, 100*second - int64(clockSlew)},
-		"the clock was set": {100 * second, 50 * second, 50 * second},
+		"first":           {0, 100 * second, 100 * second},
+		"better":          {100 * second, 100*second + 5, 100*second + 5},
+		"a late message":  {100 * second, 100*second - int64(3*time.Millisecond), 100*second - int64(3*time.Millisecond)},
+		"a very late one": {100 * second, 99 * second, 100*second - int64(clockSlew)},
 	} {
 		if got := steer(test.offset, test.heard); got != test.want {
 			t.Errorf("%s: got %d, want %d", name, got, test.want)
@@ -182,6 +192,42 @@ func TestClockFollowsTheStore(t *testing.T) {
 	if c.stale() || c.now().Sub(store) < 0 || c.now().Sub(store) > time.Minute || c.now().Location() != time.UTC {
 		t.Errorf("now: got %v, want the store's time", c.now())
 	}
+}
+
+// When an edge, or its origin, was stopped for a while, the heartbeats that it finds waiting are as
+// old as that: going by them would put the clock back, and let an ended session in again. A clock
+// that was really set is followed all the same.
+func TestClockIsNotPutBackByOldHeartbeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClock()
+		beat := func(behind time.Duration) { c.heartbeat(time.Now().Add(-behind), true) }
+		want := func(when string, behind time.Duration) {
+			t.Helper()
+			if got := time.Since(c.now()); (got - behind).Abs() > 100*time.Millisecond {
+				t.Errorf("%s: got a clock %v behind, want %v", when, got, behind)
+			}
+		}
+		beat(0)
+		time.Sleep(30 * time.Second)
+		for old := 30 * time.Second; old > 0; old -= time.Second {
+			beat(old)
+			want("heartbeats that waited", 0)
+		}
+		for range 5 {
+			time.Sleep(time.Second)
+			beat(8 * time.Second)
+			want("a few late heartbeats", 0)
+		}
+		beat(0)
+		for range int(stepBackAfter / time.Second) {
+			time.Sleep(time.Second)
+			beat(time.Hour)
+			want("the store's clock was set", 0)
+		}
+		time.Sleep(time.Second)
+		beat(time.Hour)
+		want("the store's clock was set and stays so", time.Hour)
+	})
 }
 
 func TestStopTellsFirstAndHandsInLast(t *testing.T) {

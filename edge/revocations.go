@@ -22,10 +22,10 @@ const (
 // were, with the cursors that origins gave between them.
 type revocations struct {
 	mu      sync.RWMutex
-	ids     map[string]time.Time // expiry by session id
-	list    []revocation         // ascending by number
-	cursors []cursor             // ascending by after
-	next    uint64               // the number of the next revocation
+	numbers map[string]uint64 // by session id
+	list    []revocation      // ascending by number
+	cursors []cursor          // ascending by after
+	next    uint64            // the number of the next revocation
 }
 
 type revocation struct {
@@ -39,43 +39,63 @@ type cursor struct {
 	after uint64
 }
 
-func newRevocations() *revocations { return &revocations{ids: make(map[string]time.Time)} }
+func newRevocations() *revocations { return &revocations{numbers: make(map[string]uint64)} }
 
-// apply continues or replaces the list.
-func (r *revocations) apply(frame wire.Revocations, now time.Time) error {
+// apply takes in a frame. Nothing that was revoked is forgotten before its time, not even when an
+// origin tells a whole list that lacks it: that origin may have been stopped for a while, and
+// reads behind the one that was heard before it.
+func (r *revocations) apply(frame wire.Revocations, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if frame.Reset {
-		if r.cursor() == frame.Cursor && r.cursor() != "" {
-			return nil // a new connection tells what the last one told: the cursors live on
-		}
-		clear(r.ids)
-		r.list, r.cursors = nil, nil
+	if frame.Cursor == r.cursor() && frame.Cursor != "" {
+		return // a new connection tells what the last one told
 	}
+	after := uint64(0)
 	for _, one := range frame.List {
-		if _, known := r.ids[one.ID]; known {
+		if isOver(one, now) {
 			continue
 		}
-		r.ids[one.ID] = one.ExpiresAt
-		r.list = append(r.list, revocation{r.next, one})
-		r.next++
-	}
-	if frame.Cursor != r.cursor() {
-		r.cursors = append(r.cursors, cursor{frame.Cursor, r.next})
-		if len(r.cursors) > keptCursors {
-			r.cursors = slices.Delete(r.cursors, 0, len(r.cursors)-keptCursors)
+		number, known := r.numbers[one.ID]
+		if !known {
+			number = r.next
+			r.next++
+			r.numbers[one.ID] = number
+			r.list = append(r.list, revocation{number, one})
 		}
+		after = max(after, number+1)
 	}
+	// All origins tell the list in the same order, so the cursor's place is behind the last one that
+	// came with it, also where this origin reads behind. Too early a place only repeats something.
+	r.place(cursor{frame.Cursor, after})
 	r.prune(now)
-	return nil
+}
+
+// place puts a cursor among the others, and forgets the earliest when they are too many.
+func (r *revocations) place(c cursor) {
+	if c.name == "" || slices.ContainsFunc(r.cursors, func(known cursor) bool { return known.name == c.name }) {
+		return
+	}
+	at := len(r.cursors)
+	for at > 0 && r.cursors[at-1].after > c.after {
+		at--
+	}
+	r.cursors = slices.Insert(r.cursors, at, c)
+	if len(r.cursors) > keptCursors {
+		r.cursors = slices.Delete(r.cursors, 0, len(r.cursors)-keptCursors)
+	}
+}
+
+// isOver reports whether no verifier needs a revocation any more.
+func isOver(one wire.Revocation, now time.Time) bool {
+	return now.Sub(one.ExpiresAt) > revocationLeeway
 }
 
 // prune drops what no verifier needs any more.
 func (r *revocations) prune(now time.Time) {
 	r.list = slices.DeleteFunc(r.list, func(one revocation) bool {
-		over := now.Sub(one.ExpiresAt) > revocationLeeway
+		over := isOver(one.Revocation, now)
 		if over {
-			delete(r.ids, one.ID)
+			delete(r.numbers, one.ID)
 		}
 		return over
 	})
@@ -93,7 +113,7 @@ func (r *revocations) cursor() string {
 func (r *revocations) has(id string) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	_, ended := r.ids[id]
+	_, ended := r.numbers[id]
 	return ended
 }
 

@@ -201,7 +201,7 @@ func (k *knowledge) apply(f wire.Frame) error {
 		if r == nil {
 			return fmt.Errorf("%w: revocations of an unknown tenant", errGap)
 		}
-		return r.apply(*f.Revocations, k.clock.now())
+		r.apply(*f.Revocations, k.clock.now())
 	case f.Heartbeat != nil:
 		k.applyHeartbeat(*f.Heartbeat)
 	}
@@ -252,6 +252,9 @@ func (k *knowledge) applySnapshot(s queue.Snapshot) error {
 		l.seen.forgetAll(v.Number)
 		k.setReturnOrigins()
 		return nil
+	}
+	if l := old.lines[s.ID]; l != nil && s.CreatedAt.Before(l.view.Load().CreatedAt) {
+		return fmt.Errorf("%w: the origin reads behind, at an earlier queue of this name", errGap)
 	}
 	next := *old
 	next.lines = maps.Clone(old.lines)

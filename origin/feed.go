@@ -53,6 +53,10 @@ type feed struct {
 	keys     []byte    // the tenants frame
 	loaded   bool      // everything has been read once
 	alive    time.Time // when the store answered last, by the own clock
+	// interruptions counts the times that the store was silent for long, or this process stopped;
+	// read are those of them after which everything has been read again.
+	interruptions, read uint64
+	interrupted         chan struct{} // holds one: interruptions has grown
 }
 
 // Run follows the store until ctx ends.
@@ -81,6 +85,7 @@ func (f *feed) Run(ctx context.Context) error {
 		}
 	}
 	f.group.Go(func() { f.followHints(ctx) })
+	f.group.Go(func() { f.catchUp(ctx) })
 	heartbeat := time.NewTicker(wire.HeartbeatEvery)
 	defer heartbeat.Stop()
 	registry := time.NewTicker(registryPoll)
@@ -103,6 +108,24 @@ func (f *feed) Run(ctx context.Context) error {
 
 // load reads everything once and starts to follow it.
 func (f *feed) load(ctx context.Context) error {
+	if err := f.readAll(ctx); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.loaded, f.alive = true, time.Now()
+	f.metrics.storeUp.Set(1)
+	for _, m := range f.mirrors {
+		f.group.Go(func() { f.follow(ctx, m) })
+	}
+	for tenant, r := range f.revoked {
+		f.group.Go(func() { f.followRevoked(ctx, tenant, r) })
+	}
+	return nil
+}
+
+// readAll reads the registry, every queue and every list of revocations to its end.
+func (f *feed) readAll(ctx context.Context) error {
 	if err := f.sweepRegistry(ctx); err != nil {
 		return err
 	}
@@ -128,17 +151,45 @@ func (f *feed) load(ctx context.Context) error {
 			return err
 		}
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.loaded, f.alive = true, time.Now()
-	f.metrics.storeUp.Set(1)
-	for _, m := range f.mirrors {
-		f.group.Go(func() { f.follow(ctx, m) })
-	}
-	for tenant, r := range f.revoked {
-		f.group.Go(func() { f.followRevoked(ctx, tenant, r) })
-	}
 	return nil
+}
+
+// heardLocked notes that the store has answered. After a long silence much may have happened of
+// which no hint came, while edges have heard of it from another origin: none may take this one's
+// word before it has caught up.
+func (f *feed) heardLocked() {
+	if f.loaded && time.Since(f.alive) > deadAfter {
+		f.interruptions++
+		kick(f.interrupted)
+	}
+	f.alive = time.Now()
+}
+
+// catchUp reads everything again after each interruption.
+func (f *feed) catchUp(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.interrupted:
+		}
+		f.mu.Lock()
+		until := f.interruptions
+		f.mu.Unlock()
+		for err := f.readAll(ctx); err != nil; err = f.readAll(ctx) {
+			if ctx.Err() == nil {
+				f.failed("catch up", err)
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(livePoll):
+			}
+		}
+		f.mu.Lock()
+		f.read = until
+		f.mu.Unlock()
+	}
 }
 
 // Queues are the ids of all queues that the feed knows.
@@ -162,7 +213,7 @@ func (f *feed) Ready() bool {
 }
 
 func (f *feed) readyLocked() bool {
-	if !f.loaded || time.Since(f.alive) > deadAfter {
+	if !f.loaded || time.Since(f.alive) > deadAfter || f.read != f.interruptions {
 		return false
 	}
 	for _, r := range f.revoked {
@@ -319,7 +370,7 @@ func (f *feed) ask(ctx context.Context, measured *time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err == nil {
-		f.alive = time.Now()
+		f.heardLocked()
 	}
 }
 

@@ -101,7 +101,7 @@ func (f *feed) refresh(ctx context.Context, m *mirror) (exists bool, err error) 
 		}
 	}
 	if err == nil {
-		f.alive = time.Now()
+		f.heardLocked()
 	}
 	return exists, err
 }

@@ -101,11 +101,12 @@ func (f *feed) SetKeys(tenants *wire.Tenants) error {
 	return nil
 }
 
-// subscribe makes an outbox that holds the whole state, and that every later change goes to.
+// subscribe makes an outbox that holds the whole state, and that every later change goes to. While
+// that state may be older than what an edge has from another origin, there is none.
 func (f *feed) subscribe() (*outbox, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.loaded || f.keys == nil {
+	if f.keys == nil || !f.readyLocked() {
 		return nil, errUnavailable
 	}
 	o := &outbox{filled: make(chan struct{}, 1)}

@@ -99,7 +99,7 @@ func (s *Server) prepare() error {
 		reading:  make(chan struct{}, readAtOnce),
 		mirrors:  make(map[queue.ID]*mirror),
 		revoked:  make(map[string]*revoked),
-		outboxes: make(map[*outbox]struct{}),
+		outboxes: make(map[*outbox]struct{}), interrupted: make(chan struct{}, 1),
 	}
 	for _, t := range s.Config.Tenants {
 		s.feed.tenants = append(s.feed.tenants, t.ID)
