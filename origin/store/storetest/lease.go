@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"reflect"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 var leaseCases = []testCase{
 	{"one owner", leaseOneOwner},
 	{"taken over", leaseTakenOver},
+	{"two that believe to hold it", leaseBelieved},
 	{"released", leaseReleased},
 	{"idle", leaseIdle},
 	{"not idle", leaseNotIdle},
@@ -90,6 +92,84 @@ func leaseTakenOver(t *testing.T, s store.Store) {
 	sc.leave(3)
 	second.commit(queue.Tick{Now: lastTick.Add(-time.Second / 2)})
 	sc.wantOffer(1, lastTick.Add(20*time.Second))
+}
+
+// leaseBelieved has two coordinators stop and go on in turn. Each of them comes back with what it
+// had prepared when it was stopped, a tick that would end, lapse, offer and prolong, and with
+// what it had done before, and changes nothing.
+func leaseBelieved(t *testing.T, s store.Store) {
+	sc := newScene(t, s, func(s *queue.Settings) {
+		s.Capacity, s.ClaimSeconds, s.PurchaseWindowSeconds = 4, 1, 10
+	})
+	runs, stopped := sc, sc.other()
+	runs.joinAnonymous(100)
+	for round := range 12 {
+		// Somebody claims, somebody misses the offer, somebody comes back from having missed one.
+		var claimed int
+		runs.run(8*time.Second, func() {
+			snapshot := runs.snapshot()
+			for _, offer := range snapshot.Offers {
+				if claimed++; claimed%3 > 0 && runs.now.Before(offer.ClaimBy) {
+					runs.claim(offer.Position)
+				}
+			}
+			runs.see(fromTo(1, snapshot.Issued)...)
+		})
+		before := runs.look()
+		done := queue.Tick{Epoch: runs.epoch, Now: runs.ticked, Offer: before.Candidates}
+		// The stop comes when the next tick is decided; everything is due at once.
+		prepared, _ := queue.Plan(before, queue.Pace{}, runs.now.Add(time.Second))
+		for _, session := range runs.snapshot().Sessions {
+			prepared.EndSessions = append(prepared.EndSessions, session.Position)
+		}
+		for _, offer := range runs.snapshot().Offers {
+			prepared.Lapse = append(prepared.Lapse, offer.Position)
+		}
+		prepared.Offer, prepared.JoinSlots, prepared.Prolong = fromTo(1, 100), 4, time.Hour
+
+		runs, stopped = stopped, runs
+		runs.now, runs.seq, runs.ticked = stopped.now.Add(leaseTTL), stopped.seq, stopped.ticked
+		if round%3 == 2 {
+			runs.acquire() // and has not ticked yet
+		} else {
+			runs.tick()
+			runs.advance(time.Second)
+			runs.tick()
+		}
+		look := runs.look()
+		runs.unchanged("whoever comes back", func() {
+			for name, tick := range map[string]queue.Tick{"prepared": prepared, "done before": done, "after the stop": {
+				Epoch: prepared.Epoch, Now: runs.now.Add(time.Millisecond), Prolong: time.Hour, EndSessions: prepared.EndSessions,
+				Lapse: prepared.Lapse, Offer: prepared.Offer, JoinSlots: 4, TurnedAway: look.TurnedAway,
+			}} {
+				for _, owner := range []string{stopped.owner, runs.owner} {
+					_, err := s.Commit(t.Context(), sc.id, owner, leaseTTL, tick)
+					sc.wantErr("Commit of a tick "+name, err, store.ErrLeaseLost)
+				}
+			}
+			for _, turn := range []uint64{before.Turn, look.Turn, look.Turn + 1} {
+				_, _, err := s.CloseTurn(t.Context(), sc.id, stopped.epoch, turn, runs.now)
+				sc.wantErr("CloseTurn", err, store.ErrLeaseLost)
+			}
+			if err := s.Release(t.Context(), sc.id, stopped.owner, stopped.epoch); err != nil {
+				t.Errorf("Release: %v", err)
+			}
+			_, err := s.Acquire(t.Context(), sc.id, stopped.owner, leaseTTL, runs.now)
+			sc.wantErr("Acquire", err, store.ErrLeaseHeld)
+		})
+		after := runs.look()
+		if !reflect.DeepEqual(after, look) {
+			t.Errorf("round %d: who comes back changed what the next tick sees from %+v to %+v", round, look, after)
+		}
+	}
+	entries, err := s.Entries(t.Context(), sc.id, sc.inc, 0, 1_000_000)
+	if err == nil {
+		err = CheckHistory(entries)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	sc.now = runs.now // for the check of the log
 }
 
 func leaseReleased(t *testing.T, s store.Store) {
