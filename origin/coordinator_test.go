@@ -188,6 +188,7 @@ func TestOutageCountsForNoTurn(t *testing.T) {
 		time.Sleep(time.Second)
 		a := &audience{r: before, id: id, seen: make(map[uint64]bool)}
 		a.arrive()
+		a.pass(time.Second) // the queue is taken up, and a turn begins by that
 		absent := before.joinOne(id)
 		last := before.view(id).Turn + before.view(id).Settings.HoldTurns() + 1
 		for before.view(id).Turn < last {

@@ -35,7 +35,7 @@ type coordinators struct {
 	group sync.WaitGroup // the coordinators that run
 
 	mu      sync.Mutex
-	ctx     context.Context              // guarded by mu; nil unless Run runs
+	ctx     context.Context              // guarded by mu; nil before begin, and after Run
 	running map[queue.ID]chan<- struct{} // guarded by mu; a send makes the queue's coordinator tick at once
 	paces   map[queue.ID]pacing          // guarded by mu; what outlives idleness
 }
@@ -47,14 +47,19 @@ type pacing struct {
 	granted int
 }
 
-// Run takes up the queues that are due, and those that Wake names, until ctx ends; then it gives
-// up the leases and returns.
-func (c *coordinators) Run(ctx context.Context) error {
+// begin lets Wake start coordinators from now on; Run, with the same ctx, is to follow. Whoever is
+// told that this origin is ready may rely on it: a call that came before Run would be lost.
+func (c *coordinators) begin(ctx context.Context) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.ctx = ctx
 	c.running = make(map[queue.ID]chan<- struct{})
 	c.paces = make(map[queue.ID]pacing)
-	c.mu.Unlock()
+}
+
+// Run takes up the queues that are due, and those that Wake names, until ctx ends; then it gives
+// up the leases and returns.
+func (c *coordinators) Run(ctx context.Context) error {
 	defer func() {
 		c.mu.Lock()
 		c.ctx = nil // none starts from here on

@@ -223,6 +223,7 @@ func (s *Server) work(ctx context.Context) error {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
+	s.coordinators.begin(ctx)
 	group.Go(func() error { return s.feed.Run(ctx) })
 	group.Go(func() error { return s.coordinators.Run(ctx) })
 	group.Go(func() error { return s.rescue(ctx) })
