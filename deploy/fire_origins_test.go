@@ -46,19 +46,27 @@ func TestOriginsAreEqual(t *testing.T) {
 			t.Errorf("position on edge %d: got %d after %d on the other", i%2+1, line[i].position, line[i-1].position)
 		}
 	}
-	// Each origin in turn loses what it holds; who is left takes the lease, and offers the slot that
-	// is freed through it.
+	// Each origin in turn is killed, then suspended; who is left takes the lease, and offers the slot
+	// that is freed through it.
 	for turn, next := range line[:4] {
-		gone, left := turn%2, 1-turn%2
+		gone, left, killed := turn%2, 1-turn%2, turn < 2
 		next.awaitState(left, 5*time.Second, "waiting")
-		in.origins[gone].kill()
+		if killed {
+			in.origins[gone].kill()
+		} else {
+			in.origins[gone].suspend()
+		}
 		if got := in.request("DELETE", in.url.origins[left]+"/sessions/"+session, "", []string{"X-API-Key: " + in.secretKey}); got.status != http.StatusNoContent {
 			t.Fatalf("end a session while origin %d is gone: got %d %s, want 204", gone+1, got.status, got.raw)
 		}
 		for edge := range in.edges {
 			next.awaitState(edge, 20*time.Second, "admitted")
 		}
-		in.origins[gone].start()
+		if killed {
+			in.origins[gone].start()
+		} else {
+			in.origins[gone].resume()
+		}
 		in.awaitReady(in.url.origins[gone])
 		session = jti(t, next.enter(gone))
 		for _, f := range line[turn+1:] {
