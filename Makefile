@@ -3,7 +3,7 @@
 GO ?= go
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint fmt bench microbench soak siege fuzz needs
+.PHONY: help run build test lint fmt bench microbench fire soak siege fuzz needs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ build: ## build the three programs into bin/
 
 test: needs ## run all tests under the race detector, with a real Redis, Chromium and node
 	$(GO) test -race -timeout 9m ./...
+
+fire: needs ## 100,000 fans rush one queue on two edges and two origins; check their places. SEED=n repeats their choices
+	$(GO) test -race -count 1 -v -timeout 60m -run '^TestPlacesUnderFire$$' ./deploy -fire.fans 100000 -fire.seed $(or $(SEED),0)
 
 soak: needs ## 400,000 fans come and go; watch memory and goroutines. SEED=n repeats what they did
 	$(GO) test -race -count 1 -v -timeout 60m -run '^TestSoak$$' ./deploy -soak.fans 400000 -soak.seed $(or $(SEED),0)
