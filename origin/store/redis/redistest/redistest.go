@@ -26,7 +26,9 @@ type Server struct {
 
 	t       testing.TB
 	program string
-	args    []string
+	config  string   // a file that the server may rewrite, if it needs one
+	args    []string // without the port
+	paused  bool
 	output  *bytes.Buffer // of the process that runs
 	process *os.Process   // nil while it is stopped
 	ended   chan struct{} // closed when the process has ended
@@ -37,19 +39,25 @@ type Server struct {
 // when the test ends.
 func Start(t testing.TB, options ...string) *Server {
 	t.Helper()
+	return start(t, func(*Server, string) []string { return options })
+}
+
+// start is Start with options that are made for each attempt, knowing the server's data folder.
+func start(t testing.TB, options func(s *Server, dir string) []string) *Server {
+	t.Helper()
 	program, err := exec.LookPath("redis-server")
 	if err != nil {
 		t.Fatal("redis-server is missing: this test needs a real Redis; `make test` installs it")
 	}
 	s := &Server{t: t, program: program}
-	s.args = append([]string{
-		"--bind", "127.0.0.1", "--dir", t.TempDir(), "--save", "", "--daemonize", "no",
-		"--loglevel", "warning",
-	}, options...)
+	dir := t.TempDir()
 	t.Cleanup(s.Stop)
-	// Somebody else may take the free port first, hence more than one attempt.
+	// Somebody else may take a free port first, hence more than one attempt.
 	for range 5 {
 		s.Addr = freeAddr(t)
+		s.args = append([]string{
+			"--bind", "127.0.0.1", "--dir", dir, "--save", "", "--daemonize", "no", "--loglevel", "warning",
+		}, options(s, dir)...)
 		if err = s.run(); err == nil {
 			return s
 		}
@@ -76,7 +84,11 @@ func (s *Server) run() error {
 		return err
 	}
 	s.output = new(bytes.Buffer)
-	command := exec.Command(s.program, append([]string{"--port", port}, s.args...)...)
+	arguments := append([]string{"--port", port}, s.args...)
+	if s.config != "" { // has to come first
+		arguments = append([]string{s.config}, arguments...)
+	}
+	command := exec.Command(s.program, arguments...)
 	command.Stdout, command.Stderr = s.output, s.output
 	command.SysProcAttr = endWithParent()
 	if err := command.Start(); err != nil {
@@ -101,7 +113,7 @@ func (s *Server) run() error {
 			return fmt.Errorf("it did not answer within %v: %s", readyWithin, strings.TrimSpace(s.output.String()))
 		case <-poll.C:
 			if s.answers(command.Process.Pid) {
-				s.process, s.ended = command.Process, ended
+				s.process, s.ended, s.paused = command.Process, ended, false
 				return nil
 			}
 		}
@@ -140,10 +152,21 @@ func (s *Server) Stop() { s.end(syscall.SIGTERM) }
 func (s *Server) Kill() { s.end(syscall.SIGKILL) }
 
 // Pause stops the server's process without closing its connections, until Resume.
-func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
+func (s *Server) Pause() {
+	s.t.Helper()
+	s.signal(syscall.SIGSTOP)
+	s.paused = true
+}
 
 // Resume lets a paused server go on.
-func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
+func (s *Server) Resume() {
+	s.t.Helper()
+	s.signal(syscall.SIGCONT)
+	s.paused = false
+}
+
+// runs reports whether the server can be expected to answer.
+func (s *Server) runs() bool { return s.process != nil && !s.paused }
 
 func (s *Server) signal(signal os.Signal) {
 	s.t.Helper()
