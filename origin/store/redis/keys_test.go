@@ -12,7 +12,6 @@ import (
 
 	"waitingroom/origin/queue"
 	"waitingroom/origin/store"
-	"waitingroom/origin/store/redis"
 	"waitingroom/origin/store/redis/redistest"
 	"waitingroom/origin/store/storetest"
 )
@@ -24,37 +23,6 @@ func TestConformance(t *testing.T) {
 	watch := watchKeys(t, server)
 	storetest.Run(t, func(t *testing.T) store.Store { return open(t, server) })
 	watch.end()
-}
-
-// TestConformanceOfACluster runs the suite on a cluster of one node, which refuses what would touch
-// several slots at once.
-func TestConformanceOfACluster(t *testing.T) {
-	server := redistest.Start(t, "--cluster-enabled", "yes")
-	client := connect(t, server)
-	if err := client.ClusterAddSlotsRange(t.Context(), 0, 16383).Err(); err != nil {
-		t.Fatalf("make a cluster: %v", err)
-	}
-	limit := time.NewTimer(20 * time.Second)
-	defer limit.Stop()
-	for !strings.Contains(client.ClusterInfo(t.Context()).Val(), "cluster_state:ok") {
-		select {
-		case <-limit.C:
-			t.Fatal("the cluster does not become ready")
-		default:
-		}
-	}
-	storetest.Run(t, func(t *testing.T) store.Store {
-		s, err := redis.Open(redis.Config{Addresses: []string{server.Addr}, Cluster: true, Timeout: 20 * time.Second})
-		if err != nil {
-			t.Fatalf("Open: %v", err)
-		}
-		t.Cleanup(func() {
-			if err := s.Close(); err != nil {
-				t.Errorf("Close: %v", err)
-			}
-		})
-		return s
-	})
 }
 
 // busy makes a queue that has something in each kind of key.

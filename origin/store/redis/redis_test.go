@@ -24,8 +24,15 @@ func open(t testing.TB, server *redistest.Server) *redis.Store {
 
 func openAt(t testing.TB, addr string) *redis.Store {
 	t.Helper()
-	// A busy machine must not fail a test.
-	s, err := redis.Open(redis.Config{Addresses: []string{addr}, Timeout: 20 * time.Second})
+	return openWith(t, redis.Config{Addresses: []string{addr}})
+}
+
+func openWith(t testing.TB, config redis.Config) *redis.Store {
+	t.Helper()
+	if config.Timeout == 0 {
+		config.Timeout = 20 * time.Second // a busy machine must not fail a test
+	}
+	s, err := redis.Open(config)
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}

@@ -150,6 +150,16 @@ func (s *Sentinels) AwaitHealth() {
 	})
 }
 
+// SetDownAfter changes after how many milliseconds a silent server counts as failed.
+func (s *Sentinels) SetDownAfter(milliseconds int) {
+	s.t.Helper()
+	for _, watcher := range s.Watchers {
+		if _, err := s.do(watcher, "sentinel", "set", s.MasterName, "down-after-milliseconds", milliseconds); err != nil {
+			s.t.Fatalf("set down-after-milliseconds: %v", err)
+		}
+	}
+}
+
 // Failover has the sentinels make another server the master, and returns it.
 func (s *Sentinels) Failover() *Server {
 	s.t.Helper()
