@@ -4,46 +4,57 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"testing"
 
 	"waitingroom/origin/queue"
 	"waitingroom/origin/store"
 )
 
-// checkLog reads the queue's log from the first snapshot on and checks that it is without gaps,
-// that every position goes through lawful changes only, that no offer was made at capacity, and
-// that it ends in the same state as the store, by snapshot and by numbers.
+// checkLog checks the log of the scene's queue.
 func (sc *scene) checkLog() {
 	sc.t.Helper()
-	if sc.gone {
+	if !sc.gone {
+		CheckLog(sc.t, sc.s, sc.first)
+	}
+}
+
+// CheckLog reads the log of a queue from a first snapshot on and checks that it is without gaps,
+// that every position goes through lawful changes only, that no offer was made at capacity, and
+// that it ends in the same state as the store, by snapshot and by numbers. Nobody changes the
+// queue meanwhile. The first snapshot is of a queue in which nothing has happened yet.
+func CheckLog(t testing.TB, s store.Store, first queue.Snapshot) {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context())
+	last, err := s.Snapshot(ctx, first.ID)
+	if err != nil {
+		t.Errorf("Snapshot: %v", err)
 		return
 	}
-	ctx := context.WithoutCancel(sc.t.Context())
-	last := sc.snapshot()
-	if last.Incarnation != sc.inc {
-		sc.t.Errorf("the queue has incarnation %q, want %q", last.Incarnation, sc.inc)
+	if last.Incarnation != first.Incarnation {
+		t.Errorf("the queue has incarnation %q, want %q", last.Incarnation, first.Incarnation)
 		return
 	}
-	view := queue.NewView(sc.first)
-	teller := newTeller(sc.first)
+	view := queue.NewView(first)
+	teller := newTeller(first)
 	for view.Number < last.Number {
-		entries, err := sc.s.Entries(ctx, sc.id, sc.inc, view.Number, 100)
+		entries, err := s.Entries(ctx, first.ID, first.Incarnation, view.Number, 100)
 		if err != nil || len(entries) == 0 {
-			sc.t.Errorf("Entries after %d of %d: %d entries, error %v", view.Number, last.Number, len(entries), err)
+			t.Errorf("Entries after %d of %d: %d entries, error %v", view.Number, last.Number, len(entries), err)
 			return
 		}
 		for _, entry := range entries {
 			if err := teller.tell(entry); err != nil {
-				sc.t.Errorf("entry %d (%s): %v", entry.Number, entry.Kind, err)
+				t.Errorf("entry %d (%s): %v", entry.Number, entry.Kind, err)
 				return
 			}
 			next, ok := view.Apply([]queue.Entry{entry})
 			if !ok {
-				sc.t.Errorf("entry %d does not follow on %d", entry.Number, view.Number)
+				t.Errorf("entry %d does not follow on %d", entry.Number, view.Number)
 				return
 			}
 			view = next
 			if total := view.Sessions + view.Offers; entry.Kind == queue.EntryOffered && total > view.Settings.Capacity {
-				sc.t.Errorf("entry %d offers at capacity: %d sessions and offers, capacity %d",
+				t.Errorf("entry %d offers at capacity: %d sessions and offers, capacity %d",
 					entry.Number, total, view.Settings.Capacity)
 			}
 		}
@@ -51,18 +62,18 @@ func (sc *scene) checkLog() {
 	got, want := view.Snapshot(), queue.NewView(last).Snapshot()
 	got.Admitted, want.Admitted = nil, nil
 	if diff := firstDifference(got, want); diff != "" {
-		sc.t.Errorf("the log tells another state than the snapshot: %s", diff)
+		t.Errorf("the log tells another state than the snapshot: %s", diff)
 	}
-	counts, err := sc.s.Counts(ctx, sc.id)
+	counts, err := s.Counts(ctx, first.ID)
 	if err != nil {
-		sc.t.Errorf("Counts: %v", err)
+		t.Errorf("Counts: %v", err)
 		return
 	}
 	teller.totals.Present = counts.Present
 	teller.totals.Issued, teller.totals.Watermark = view.Issued, view.Watermark
 	teller.totals.Waiting, teller.totals.Offers, teller.totals.Sessions = view.Waiting, view.Offers, view.Sessions
 	if counts != teller.totals {
-		sc.t.Errorf("Counts are %+v, but the log tells %+v", counts, teller.totals)
+		t.Errorf("Counts are %+v, but the log tells %+v", counts, teller.totals)
 	}
 }
 
