@@ -47,6 +47,9 @@ type setup struct {
 	// origins is how many there are on the one Redis; 0 means 1. The first edge tries them from
 	// the first on, the second edge from the second on.
 	origins int
+	// redis is the origins' setting of that name where the test has started it; empty for a server
+	// of the installation's own.
+	redis string
 	// edgeConfig and originConfig are more lines of the edges' and the origins' configuration.
 	edgeConfig, originConfig string
 }
@@ -61,7 +64,10 @@ func (as setup) install(t *testing.T) *installation {
 	in := &installation{t: t, dir: t.TempDir()}
 	bin := build(t, as.kind)
 	originProgram := filepath.Join(bin, "waitingroom-origin")
-	in.redis = redistest.Start(t, "--appendonly", "yes")
+	if as.redis == "" {
+		in.redis = redistest.Start(t, "--appendonly", "yes")
+		as.redis = fmt.Sprintf("{addresses: [%q]}", in.redis.Addr)
+	}
 
 	in.command(originProgram, "keys", "-dir", filepath.Join(in.dir, "keys"), "-tenant", tenant)
 	var secretHash, publishableHash string
@@ -86,7 +92,7 @@ issuer: https://wait.example.com
 clusterSecret: {file: keys/cluster.secret}
 sessionKeys: {file: keys/session.private.json}
 userHashKey: {file: keys/userhash.secret}
-redis: {addresses: [%q]}
+redis: %s
 tenants:
   - id: %[5]s
     ticketKeys: {file: keys/%[5]s/tickets.secret.json}
@@ -94,7 +100,7 @@ tenants:
     apiKeys:
       - {id: backend, kind: secret, sha256: %[6]s}
       - {id: app, kind: publishable, sha256: %[7]s}
-%[8]s`, listen, admin, in.publicURL(), in.redis.Addr, tenant, secretHash, publishableHash, as.originConfig))
+%[8]s`, listen, admin, in.publicURL(), as.redis, tenant, secretHash, publishableHash, as.originConfig))
 		in.origins = append(in.origins, &program{
 			t: t, path: originProgram, args: []string{"-config", filepath.Join(in.dir, name)}, log: &lockedBuffer{},
 		})

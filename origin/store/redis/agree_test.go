@@ -30,14 +30,14 @@ func TestAgreesWithMemory(t *testing.T) {
 // script and before its answer arrives, so that the script runs twice.
 func TestLostReplies(t *testing.T) {
 	server := redistest.Start(t)
-	proxy := startProxy(t, server.Addr)
+	proxy := redistest.StartProxy(t, server)
 	for seed := range uint64(3) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			newPair(t, openAt(t, proxy.addr), 100+seed, proxy.loseReply).play(80)
+			newPair(t, openAt(t, proxy.Addr), 100+seed, proxy.LoseReply).play(80)
 		})
 	}
-	if proxy.lost.Load() < 50 {
-		t.Errorf("only %d replies were lost", proxy.lost.Load())
+	if proxy.Lost.Load() < 50 {
+		t.Errorf("only %d replies were lost", proxy.Lost.Load())
 	}
 }
 

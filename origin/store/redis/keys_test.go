@@ -114,15 +114,15 @@ func TestDeleteLeavesNothing(t *testing.T) {
 		t.Fatalf("Commit: %v", err)
 	}
 	// Another origin deletes it, and does not hear the answer.
-	proxy := startProxy(t, server.Addr)
-	other := openAt(t, proxy.addr)
+	proxy := redistest.StartProxy(t, server)
+	other := openAt(t, proxy.Addr)
 	if _, err := other.Look(t.Context(), "shop.gone", 1, now); err != nil {
 		t.Fatalf("Look: %v", err)
 	}
 	if err := other.Delete(t.Context(), "shop.stays", "inc"); !errors.Is(err, store.ErrNotClosed) {
 		t.Errorf("Delete of an open queue: %v, want %v", err, store.ErrNotClosed)
 	}
-	proxy.loseReply()
+	proxy.LoseReply()
 	if err := other.Delete(t.Context(), "shop.gone", "inc"); err != nil {
 		t.Fatalf("Delete: %v", err)
 	}
