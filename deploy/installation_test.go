@@ -283,6 +283,11 @@ func (a answer) number(name string) int {
 // does not come has the status 0.
 func (in *installation) request(method, url, body string, headers []string) answer {
 	in.t.Helper()
+	return in.requestBy(http.DefaultClient, method, url, body, headers)
+}
+
+func (in *installation) requestBy(client *http.Client, method, url, body string, headers []string) answer {
+	in.t.Helper()
 	r, err := http.NewRequest(method, url, strings.NewReader(body))
 	if err != nil {
 		in.t.Fatalf("make a request: %v", err)
@@ -294,7 +299,7 @@ func (in *installation) request(method, url, body string, headers []string) answ
 		name, value, _ := strings.Cut(h, ": ")
 		r.Header.Set(name, value)
 	}
-	response, err := http.DefaultClient.Do(r)
+	response, err := client.Do(r)
 	if err != nil {
 		return answer{raw: err.Error()}
 	}

@@ -1,0 +1,70 @@
+package deploy_test
+
+import (
+	"fmt"
+	"testing"
+
+	"waitingroom/origin/store/redis/redistest"
+)
+
+// noLimits lifts the limits of joins: all fans of a test come from one address, with one key.
+const noLimits = "limits: {joinsPerAddress: {off: true}, joinsPerPublishableKey: {off: true}, joinsPerSecretKey: {off: true}}\n"
+
+// TestFaultsOfACluster lets shoppers come to two edges and two origins on a cluster of Redis, and
+// has everything fail under them that can: scripts forgotten, a slot moved, an origin and a master
+// killed.
+func TestFaultsOfACluster(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t)
+	in := setup{origins: 2, redis: fmt.Sprintf("{addresses: [%q, %q]}", cluster.Addrs()[0], cluster.Addrs()[4]), edgeConfig: noLimits}.install(t)
+	s := in.goShopping()
+	key := "{" + s.queue + "}"
+
+	cluster.FlushScripts()
+	s.goesOn("all nodes forgot their scripts")
+
+	from := cluster.MasterOf(key)
+	to := cluster.Masters()[0]
+	if to == from {
+		to = cluster.Masters()[1]
+	}
+	cluster.MoveSlot(cluster.Slot(key), from, to, nil)
+	s.goesOn("the queue's slot was moved")
+
+	in.origins[0].kill()
+	s.goesOn("an origin was killed")
+	in.origins[0].start()
+	in.awaitReady(in.url.origins[0])
+
+	replica := cluster.ReplicaOf(to)
+	s.masterDies()
+	to.Kill()
+	cluster.AwaitFailover(replica)
+	s.goesOn("the queue's master was killed and its replica took over")
+	to.Restart()
+	cluster.AwaitHealth()
+	s.goesOn("the old master came back as a replica")
+	s.end()
+}
+
+// TestLostAnswersOfRedis has answers of Redis get lost, all the time and at random, after Redis has
+// done what it was asked for. Nothing happens twice.
+func TestLostAnswersOfRedis(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server)
+	in := setup{origins: 2, redis: fmt.Sprintf("{addresses: [%q]}", proxy.Addr), edgeConfig: noLimits}.install(t)
+	s := in.goShopping()
+	proxy.LoseReplies(5)
+	for proxy.Lost.Load() < 300 {
+		s.goesOn(fmt.Sprintf("%d answers got lost", proxy.Lost.Load()))
+	}
+	proxy.LoseReplies(0)
+	s.goesOn("no answer gets lost any more")
+	s.end()
+	stats := in.request("GET", in.url.origins[0]+"/queues/"+s.queue+"/stats", "", bearer(in.operatorToken))
+	if running := s.entered - s.ended; stats.number("claimed") < s.entered || stats.number("ended") < s.ended ||
+		stats.number("sessions") > running+shopperCount {
+		t.Errorf("%d sessions were started and %d ended, the store says %s", s.entered, s.ended, stats.raw)
+	}
+}
