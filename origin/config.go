@@ -95,6 +95,13 @@ type RedisConfig struct {
 	TLS bool `yaml:"tls"`
 	// CAFile holds the certificates (PEM) that sign the servers'. Default: the system's; needs TLS.
 	CAFile string `yaml:"caFile"`
+	// Replicas is how many replicas must have acknowledged a change before it is answered: 0 to 16,
+	// default 0, which waits for none. Without it a failover can lose what was answered: places,
+	// sessions, revocations. With it, name all the replicas that each master has, for any of them
+	// may take over; while fewer answer, changes are refused with 503.
+	Replicas int `yaml:"replicas"`
+	// ReplicaTimeout is how long a change waits for them. 10ms to 1s; default 500ms.
+	ReplicaTimeout time.Duration `yaml:"replicaTimeout"`
 }
 
 // TenantConfig is one tenant.
@@ -136,6 +143,7 @@ func DefaultConfig() Config {
 		AdminListen: "127.0.0.1:9081",
 		TickEvery:   250 * time.Millisecond,
 		LeaseTTL:    3 * time.Second,
+		Redis:       RedisConfig{ReplicaTimeout: 500 * time.Millisecond},
 	}
 }
 
@@ -241,6 +249,12 @@ func (c Config) problems() []string {
 	}
 	if c.Redis.MasterName != "" && c.Redis.Cluster {
 		wrong("redis.cluster: excluded by masterName")
+	}
+	if c.Redis.Replicas < 0 || c.Redis.Replicas > 16 {
+		wrong("redis.replicas: 0 to 16")
+	}
+	if c.Redis.ReplicaTimeout < 10*time.Millisecond || c.Redis.ReplicaTimeout > time.Second {
+		wrong("redis.replicaTimeout: 10ms to 1s")
 	}
 	if c.Redis.CAFile != "" && !c.Redis.TLS {
 		wrong("redis.caFile: needs tls")

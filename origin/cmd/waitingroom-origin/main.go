@@ -69,12 +69,14 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 		fmt.Fprintln(out, "the config is good")
 		return nil
 	}
+	logger := slog.New(slog.NewTextHandler(errs, nil))
+	redis.LogTo(logger)
 	store, err := redis.Open(connection)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	server := &origin.Server{Config: config, Store: store, Logger: slog.New(slog.NewTextHandler(errs, nil))}
+	server := &origin.Server{Config: config, Store: store, Logger: logger}
 	if err := server.Listen(); err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ func redisConfig(c origin.RedisConfig) (redis.Config, error) {
 	out := redis.Config{
 		Addresses: c.Addresses, MasterName: c.MasterName, Cluster: c.Cluster,
 		Username: c.Username, SentinelUsername: c.SentinelUsername,
+		Replicas: c.Replicas, ReplicaTimeout: c.ReplicaTimeout,
 	}
 	var problems []error
 	if len(c.Addresses) == 0 {

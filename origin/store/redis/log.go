@@ -38,16 +38,15 @@ func (s *Store) snapshot(ctx context.Context, id queue.ID, pages uint64) (queue.
 	var offers *goredis.ZSliceCmd
 	var sessions *goredis.MapStringStringCmd
 	fates := make([]*goredis.StringCmd, pages)
-	_, err := s.client.TxPipelined(ctx, func(pipeline goredis.Pipeliner) error {
+	err := s.pipelined(ctx, s.client.TxPipelined, func(ctx context.Context, pipeline goredis.Pipeliner) {
 		fields = pipeline.HMGet(ctx, keys.meta(), append(slices.Clone(metaFields), "number", "issued", "watermark", "turn")...)
 		offers = pipeline.ZRangeWithScores(ctx, keys.offers(), 0, -1)
 		sessions = pipeline.HGetAll(ctx, keys.sessions())
 		for page := range pages {
 			fates[page] = pipeline.Get(ctx, keys.fates(page))
 		}
-		return nil
 	})
-	if err != nil && !errors.Is(err, goredis.Nil) {
+	if err != nil {
 		return queue.Snapshot{}, err
 	}
 	values := fields.Val()
@@ -127,11 +126,10 @@ func (s *Store) entries(ctx context.Context, id queue.ID, incarnation string, af
 	keys := keysOf(id)
 	var fields *goredis.SliceCmd
 	var items *goredis.XMessageSliceCmd
-	_, err := s.client.TxPipelined(ctx, func(pipeline goredis.Pipeliner) error {
+	err := s.pipelined(ctx, s.client.TxPipelined, func(ctx context.Context, pipeline goredis.Pipeliner) {
 		fields = pipeline.HMGet(ctx, keys.meta(), "incarnation", "number")
 		// At least one is asked for, to see whether the next one is kept.
 		items = pipeline.XRangeN(ctx, keys.log(), strconv.FormatUint(after+1, 10)+"-0", "+", int64(max(limit, 1)))
-		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -189,6 +187,7 @@ func (s *Store) Hints(ctx context.Context, hint func(id queue.ID)) error {
 				return fmt.Errorf("receive hints: %w", err)
 			}
 		default:
+			s.reload(ctx)
 			return fmt.Errorf("receive hints: %w", err)
 		}
 		if m, ok := message.(*goredis.Message); ok {

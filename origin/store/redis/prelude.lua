@@ -73,10 +73,11 @@ local function append(kind, ...)
   appended = true
 end
 
--- done writes what changed and answers.
+-- done writes what changed and answers. It always writes something, also in a repetition that
+-- changes nothing: what replicas acknowledge then is everything before it.
 local function done(...)
-  if now > num('latest') then set('latest', now) end
-  if #changes > 0 then redis.call('HSET', META, unpack(changes)) end
+  set('latest', now)
+  redis.call('HSET', META, unpack(changes))
   if appended then redis.call('PUBLISH', HINTS, QUEUE) end
   local leaderless = 0
   if not leased() and (m.state ~= 'closed' or redis.call('ZCARD', EXPIRIES) > 0) then

@@ -73,7 +73,7 @@ func (s *Store) create(ctx context.Context, id queue.ID, incarnation, generation
 		return store.Meta{}, store.Ack{}, err
 	}
 	registry := registryKey(id.Tenant())
-	if err := s.client.SAdd(ctx, registry, id.Slug()).Err(); err != nil {
+	if err := s.simple(ctx, listScript, []string{registry}, id.Slug()); err != nil {
 		return store.Meta{}, store.Ack{}, err
 	}
 	r, err := s.run(ctx, createScript, id, "", now, func(c *call) error {
@@ -84,7 +84,7 @@ func (s *Store) create(ctx context.Context, id queue.ID, incarnation, generation
 	if err != nil {
 		return store.Meta{}, store.Ack{}, err
 	}
-	if err := s.client.SAdd(ctx, registry, id.Slug()).Err(); err != nil {
+	if err := s.simple(ctx, listScript, []string{registry}, id.Slug()); err != nil {
 		return store.Meta{}, store.Ack{}, err
 	}
 	meta, err := readMeta(id, r)
@@ -93,7 +93,11 @@ func (s *Store) create(ctx context.Context, id queue.ID, incarnation, generation
 
 // Get implements store.Queues.
 func (s *Store) Get(ctx context.Context, id queue.ID) (store.Meta, error) {
-	values, err := s.client.HMGet(ctx, keysOf(id).meta(), metaFields...).Result()
+	var values []any
+	err := s.try(ctx, func(ctx context.Context) (err error) {
+		values, err = s.client.HMGet(ctx, keysOf(id).meta(), metaFields...).Result()
+		return err
+	})
 	if err != nil {
 		return store.Meta{}, fmt.Errorf("get queue: %w", err)
 	}
@@ -109,18 +113,23 @@ func (s *Store) Get(ctx context.Context, id queue.ID) (store.Meta, error) {
 
 // List implements store.Queues.
 func (s *Store) List(ctx context.Context, tenant string) ([]store.Meta, error) {
-	slugs, err := s.client.SMembers(ctx, registryKey(tenant)).Result()
+	var slugs []string
+	err := s.try(ctx, func(ctx context.Context) (err error) {
+		slugs, err = s.client.SMembers(ctx, registryKey(tenant)).Result()
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list queues: %w", err)
 	}
 	slices.Sort(slugs)
 	read := make([]*goredis.SliceCmd, len(slugs))
-	pipeline := s.client.Pipeline()
-	for i, slug := range slugs {
-		read[i] = pipeline.HMGet(ctx, keysOf(queue.MakeID(tenant, slug)).meta(), metaFields...)
-	}
 	if len(slugs) > 0 {
-		if _, err := pipeline.Exec(ctx); err != nil {
+		err = s.pipelined(ctx, s.client.Pipelined, func(ctx context.Context, pipeline goredis.Pipeliner) {
+			for i, slug := range slugs {
+				read[i] = pipeline.HMGet(ctx, keysOf(queue.MakeID(tenant, slug)).meta(), metaFields...)
+			}
+		})
+		if err != nil {
 			return nil, fmt.Errorf("list queues: %w", err)
 		}
 	}
@@ -181,32 +190,40 @@ func (s *Store) Delete(ctx context.Context, id queue.ID, incarnation string) err
 		return fmt.Errorf("delete queue: %w", err)
 	}
 	s.shapes.Remove(id)
-	if err := s.client.ZRem(ctx, scheduleKey, string(id)).Err(); err != nil {
-		return fmt.Errorf("delete queue: %w", err)
-	}
-	registry := registryKey(id.Tenant())
-	if err := s.client.SRem(ctx, registry, id.Slug()).Err(); err != nil {
-		return fmt.Errorf("delete queue: %w", err)
-	}
-	// A queue made again meanwhile must not stay unlisted.
-	exists, err := s.client.Exists(ctx, keysOf(id).meta()).Result()
-	if err == nil && exists == 1 {
-		err = s.client.SAdd(ctx, registry, id.Slug()).Err()
-	}
-	if err != nil {
+	if err := s.unlist(ctx, id); err != nil {
 		return fmt.Errorf("delete queue: %w", err)
 	}
 	return nil
+}
+
+// unlist takes a queue that is gone out of the schedule and the registry.
+func (s *Store) unlist(ctx context.Context, id queue.ID) error {
+	registry := registryKey(id.Tenant())
+	var exists int64
+	err := s.try(ctx, func(ctx context.Context) error {
+		err := s.client.ZRem(ctx, scheduleKey, string(id)).Err()
+		if err == nil {
+			err = s.client.SRem(ctx, registry, id.Slug()).Err()
+		}
+		if err == nil {
+			exists, err = s.client.Exists(ctx, keysOf(id).meta()).Result()
+		}
+		return err
+	})
+	// A queue made again meanwhile must not stay unlisted.
+	if err == nil && exists == 1 {
+		err = s.simple(ctx, listScript, []string{registry}, id.Slug())
+	}
+	return err
 }
 
 // nameAll names every key that a queue may have, and tells its incarnation.
 func (s *Store) nameAll(ctx context.Context, c *call) (incarnation string, err error) {
 	var edges *goredis.StringSliceCmd
 	var fields *goredis.SliceCmd
-	_, err = s.client.Pipelined(ctx, func(pipeline goredis.Pipeliner) error {
+	err = s.pipelined(ctx, s.client.Pipelined, func(ctx context.Context, pipeline goredis.Pipeliner) {
 		edges = pipeline.ZRange(ctx, c.joiners(), 0, -1)
 		fields = pipeline.HMGet(ctx, c.meta(), "incarnation", "hasUsers")
-		return nil
 	})
 	if err != nil {
 		return "", err
@@ -243,12 +260,11 @@ func (s *Store) counts(ctx context.Context, id queue.ID) (store.Counts, error) {
 	keys := keysOf(id)
 	var offers, sessions *goredis.IntCmd
 	var fields *goredis.SliceCmd
-	_, err := s.client.TxPipelined(ctx, func(pipeline goredis.Pipeliner) error {
+	err := s.pipelined(ctx, s.client.TxPipelined, func(ctx context.Context, pipeline goredis.Pipeliner) {
 		fields = pipeline.HMGet(ctx, keys.meta(), "incarnation", "issued", "watermark", "waiting", "present",
 			"admitted", "missedOffers", "claimed", "ended", "expired", "missed", "left")
 		offers = pipeline.ZCard(ctx, keys.offers())
 		sessions = pipeline.ZCard(ctx, keys.expiries())
-		return nil
 	})
 	if err != nil {
 		return c, err

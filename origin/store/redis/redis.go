@@ -7,7 +7,8 @@
 // live, which turns are kept. The Store remembers the shape of the queues that it works on; a
 // script that finds it outdated answers with the one in force, and is called again.
 //
-// Every change can be repeated, so commands are retried when a reply is lost.
+// Every change can be repeated, so it is tried again when a reply is lost or a master replaced;
+// see try. Where replicas are asked for, a change is answered once they have it; see eval.
 package redis
 
 import (
@@ -19,7 +20,6 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	goredis "github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"waitingroom/origin/queue"
 	"waitingroom/origin/store"
@@ -40,8 +40,17 @@ type Config struct {
 	SentinelUsername, SentinelPassword string
 	// TLS is set to speak TLS.
 	TLS *tls.Config
-	// Timeout bounds every command, besides the caller's context; default 2 s.
+	// Timeout bounds every call, with all that is tried again within it, besides the caller's
+	// context; default 2 s.
 	Timeout time.Duration
+	// Replicas is how many replicas must have acknowledged a change before it is answered; default
+	// 0, which waits for none. The promises over a failover need all the replicas that could take
+	// over.
+	Replicas int
+	// ReplicaTimeout is how long a change waits for them; it has failed afterwards, and the caller
+	// repeats it. Whole milliseconds below Timeout; default 500 ms, or half of Timeout if that is
+	// less.
+	ReplicaTimeout time.Duration
 	// PoolSize is the number of connections to a node; default 32.
 	PoolSize int
 	// LogEntries is how many entries of each queue's log are kept at the least; default
@@ -50,21 +59,21 @@ type Config struct {
 }
 
 const (
-	dialTimeout    = time.Second
-	defaultTimeout = 2 * time.Second
-	poolSize       = 32
-	// concurrentDials bounds the storm of new connections after a context error has discarded
-	// many of them.
-	concurrentDials = 4
+	defaultTimeout        = 2 * time.Second
+	defaultReplicaTimeout = 500 * time.Millisecond
+	poolSize              = 32
 	// shapesKept is how many queues' shapes are remembered; a forgotten one costs a round trip.
 	shapesKept = 4096
 )
 
 // Store is a store.Store on Redis. It is safe for concurrent use.
 type Store struct {
-	client goredis.UniversalClient
-	shapes *lru.Cache[queue.ID, shape]
-	keep   int
+	client         goredis.UniversalClient
+	shapes         *lru.Cache[queue.ID, shape]
+	keep           int
+	timeout        time.Duration
+	replicas       int
+	replicaTimeout time.Duration
 }
 
 var _ store.Store = (*Store)(nil)
@@ -83,6 +92,12 @@ func Open(config Config) (*Store, error) {
 	if config.Timeout <= 0 {
 		config.Timeout = defaultTimeout
 	}
+	if config.ReplicaTimeout <= 0 {
+		config.ReplicaTimeout = min(defaultReplicaTimeout, config.Timeout/2)
+	}
+	if config.Replicas < 0 || config.ReplicaTimeout >= config.Timeout || config.ReplicaTimeout < time.Millisecond {
+		return nil, errors.New("open redis: replicas is at least 0, and their timeout is from 1 ms to below the timeout")
+	}
 	if config.LogEntries <= 0 {
 		config.LogEntries = DefaultLogEntries
 	}
@@ -90,34 +105,10 @@ func Open(config Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open redis: %w", err)
 	}
-	return &Store{client: goredis.NewUniversalClient(options(config)), shapes: shapes, keep: config.LogEntries}, nil
-}
-
-func options(config Config) *goredis.UniversalOptions {
-	return &goredis.UniversalOptions{
-		Addrs:      config.Addresses,
-		MasterName: config.MasterName, IsClusterMode: config.Cluster,
-		Username: config.Username, Password: config.Password,
-		SentinelUsername: config.SentinelUsername, SentinelPassword: config.SentinelPassword,
-		TLSConfig: config.TLS,
-
-		ContextTimeoutEnabled: true,
-		DialTimeout:           dialTimeout,
-		ReadTimeout:           config.Timeout,
-		WriteTimeout:          config.Timeout,
-		MaxRetries:            2,
-		MinRetryBackoff:       10 * time.Millisecond,
-		MaxRetryBackoff:       200 * time.Millisecond,
-		DialerRetries:         1,
-		PoolSize:              config.PoolSize,
-		MaxActiveConns:        config.PoolSize,
-		MaxConcurrentDials:    concurrentDials,
-		PoolTimeout:           config.Timeout,
-		// Pipelines share the pool, so that one bound holds for all connections.
-		PipelinePoolSize: -1,
-
-		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
-	}
+	return &Store{
+		client: newClient(config), shapes: shapes, keep: config.LogEntries,
+		timeout: config.Timeout, replicas: config.Replicas, replicaTimeout: config.ReplicaTimeout,
+	}, nil
 }
 
 // Close closes the connections.
@@ -125,7 +116,11 @@ func (s *Store) Close() error { return s.client.Close() }
 
 // Now implements store.Clock.
 func (s *Store) Now(ctx context.Context) (time.Time, error) {
-	now, err := s.client.Time(ctx).Result()
+	var now time.Time
+	err := s.try(ctx, func(ctx context.Context) (err error) {
+		now, err = s.client.Time(ctx).Result()
+		return err
+	})
 	if err != nil {
 		return time.Time{}, fmt.Errorf("read redis time: %w", err)
 	}

@@ -17,8 +17,8 @@ func (s *Store) Revoke(ctx context.Context, tenant string, revocation store.Revo
 	if revocation.ID == "" {
 		return errors.New("revoke session: it has no id")
 	}
-	err := revokeScript.Run(ctx, s.client, revocationKeys(tenant),
-		millis(now), revocation.ID, millis(revocation.ExpiresAt), rand.Text(), tenant).Err()
+	err := s.simple(ctx, revokeScript, revocationKeys(tenant),
+		millis(now), revocation.ID, millis(revocation.ExpiresAt), rand.Text(), tenant)
 	if err != nil {
 		return fmt.Errorf("revoke session: %w", err)
 	}
@@ -28,7 +28,11 @@ func (s *Store) Revoke(ctx context.Context, tenant string, revocation store.Revo
 // Revoked implements store.Revocations.
 func (s *Store) Revoked(ctx context.Context, tenant, cursor string, now time.Time) ([]store.Revocation, string, bool, error) {
 	era, after := parseCursor(cursor)
-	raw, err := revokedScript.Run(ctx, s.client, revocationKeys(tenant), millis(now), era, after).Slice()
+	var raw []any
+	err := s.try(ctx, func(ctx context.Context) (err error) {
+		raw, err = s.eval(ctx, revokedScript, revocationKeys(tenant), []any{millis(now), era, after})
+		return err
+	})
 	if err != nil {
 		return nil, "", false, fmt.Errorf("read revocations: %w", err)
 	}

@@ -13,7 +13,7 @@ import (
 
 // Remind implements store.Schedule.
 func (s *Store) Remind(ctx context.Context, id queue.ID, at time.Time) error {
-	err := s.client.ZAddLT(ctx, scheduleKey, goredis.Z{Score: float64(millis(at)), Member: string(id)}).Err()
+	err := s.simple(ctx, remindScript, []string{scheduleKey}, string(id), millis(at))
 	if err != nil {
 		return fmt.Errorf("remind of queue: %w", err)
 	}
@@ -25,9 +25,13 @@ func (s *Store) Due(ctx context.Context, now time.Time, limit int) ([]queue.ID, 
 	if limit <= 0 {
 		return nil, nil
 	}
-	members, err := s.client.ZRangeArgs(ctx, goredis.ZRangeArgs{
-		Key: scheduleKey, ByScore: true, Start: "-inf", Stop: strconv.FormatInt(millis(now), 10), Count: int64(limit),
-	}).Result()
+	var members []string
+	err := s.try(ctx, func(ctx context.Context) (err error) {
+		members, err = s.client.ZRangeArgs(ctx, goredis.ZRangeArgs{
+			Key: scheduleKey, ByScore: true, Start: "-inf", Stop: strconv.FormatInt(millis(now), 10), Count: int64(limit),
+		}).Result()
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read schedule: %w", err)
 	}
@@ -40,7 +44,7 @@ func (s *Store) Due(ctx context.Context, now time.Time, limit int) ([]queue.ID, 
 
 // Settle implements store.Schedule.
 func (s *Store) Settle(ctx context.Context, id queue.ID, now time.Time) error {
-	err := settleScript.Run(ctx, s.client, []string{scheduleKey}, string(id), millis(now)).Err()
+	err := s.simple(ctx, settleScript, []string{scheduleKey}, string(id), millis(now))
 	if err != nil {
 		return fmt.Errorf("settle reminder: %w", err)
 	}

@@ -55,6 +55,10 @@ var (
 	revokeSource string
 	//go:embed revoked.lua
 	revokedSource string
+	//go:embed list.lua
+	listSource string
+	//go:embed remind.lua
+	remindSource string
 	//go:embed settle.lua
 	settleSource string
 )
@@ -68,22 +72,33 @@ var (
 	seeScript     = queueScript(seeSource)
 	claimScript   = queueScript(claimSource)
 	leaveScript   = queueScript(leaveSource)
-	sessionScript = queueScript(sessionSource)
+	sessionScript = passingScript(constants() + prelude + sessionSource)
 	endScript     = queueScript(endSource)
 	acquireScript = queueScript(acquireSource)
-	releaseScript = queueScript(releaseSource)
-	lookScript    = queueScript(lookSource)
+	releaseScript = passingScript(constants() + prelude + releaseSource)
+	lookScript    = passingScript(constants() + prelude + lookSource)
 	commitScript  = queueScript(commitSource)
 	turnScript    = queueScript(turnSource)
-	sweepScript   = queueScript(sweepSource)
-	revokeScript  = goredis.NewScript(constants() + revocationsPrelude + revokeSource)
-	revokedScript = goredis.NewScript(constants() + revocationsPrelude + revokedSource)
-	settleScript  = goredis.NewScript(settleSource)
+	sweepScript   = passingScript(constants() + prelude + sweepSource)
+	revokeScript  = lastingScript(constants() + revocationsPrelude + revokeSource)
+	revokedScript = passingScript(constants() + revocationsPrelude + revokedSource)
+	listScript    = lastingScript(listSource)
+	remindScript  = lastingScript(remindSource)
+	settleScript  = passingScript(settleSource)
 )
 
-func queueScript(source string) *goredis.Script {
-	return goredis.NewScript(constants() + prelude + source)
+// script is a script and whether replicas must have what it does before it is answered.
+type script struct {
+	*goredis.Script
+	lasting bool
 }
+
+func queueScript(source string) *script { return lastingScript(constants() + prelude + source) }
+
+func lastingScript(source string) *script { return &script{goredis.NewScript(source), true} }
+
+// passingScript is one that reads, or whose effect may be lost.
+func passingScript(source string) *script { return &script{goredis.NewScript(source), false} }
 
 // constants tells the scripts what Go decides.
 func constants() string {
@@ -152,7 +167,7 @@ func (c *call) arg(args ...any)    { c.args = append(c.args, args...) }
 
 // run runs a script on a queue. build adds the script's own keys and arguments, and is called
 // again, with the queue's shape in force, whenever the script asks for it.
-func (s *Store) run(ctx context.Context, script *goredis.Script, id queue.ID, incarnation string, now time.Time, build func(*call) error) (*reply, error) {
+func (s *Store) run(ctx context.Context, script *script, id queue.ID, incarnation string, now time.Time, build func(*call) error) (*reply, error) {
 	known, _ := s.shapes.Get(id)
 	var need []uint64
 	for range maxAttempts {
@@ -164,7 +179,11 @@ func (s *Store) run(ctx context.Context, script *goredis.Script, id queue.ID, in
 				return nil, err
 			}
 		}
-		raw, err := script.Run(ctx, s.client, c.keys, c.args...).Slice()
+		var raw []any
+		err := s.try(ctx, func(ctx context.Context) (err error) {
+			raw, err = s.eval(ctx, script, c.keys, c.args)
+			return err
+		})
 		if err != nil {
 			return nil, err
 		}

@@ -105,7 +105,11 @@ func (s *Store) endSession(ctx context.Context, id queue.ID, session string, fat
 		return store.Ack{}, errors.New("a session comes to the fate ended or left")
 	}
 	var position uint64
-	text, err := s.client.HGet(ctx, keysOf(id).sessionIDs(), session).Result()
+	var text string
+	err := s.try(ctx, func(ctx context.Context) (err error) {
+		text, err = s.client.HGet(ctx, keysOf(id).sessionIDs(), session).Result()
+		return err
+	})
 	switch {
 	case errors.Is(err, goredis.Nil):
 	case err != nil:
