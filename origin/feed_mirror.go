@@ -114,7 +114,7 @@ func (f *feed) viewOf(m *mirror) *queue.View {
 
 // readOn reads the next entries. A nil view asks for a snapshot.
 func (f *feed) readOn(ctx context.Context, m *mirror, view *queue.View) (next *queue.View, more bool, err error) {
-	entries, err := f.store.Entries(ctx, m.id, view.Incarnation, view.Number, readEntries)
+	entries, err := f.store.Entries(ctx, m.id, view.Incarnation, view.Number, view.Chain, readEntries)
 	switch {
 	case errors.Is(err, store.ErrTrimmed), errors.Is(err, store.ErrNotFound):
 		return nil, true, nil

@@ -274,11 +274,11 @@ func (s *silentStore) Now(ctx context.Context) (time.Time, error) {
 	return s.Store.Now(ctx)
 }
 
-func (s *silentStore) Entries(ctx context.Context, id queue.ID, incarnation string, after uint64, limit int) ([]queue.Entry, error) {
+func (s *silentStore) Entries(ctx context.Context, id queue.ID, incarnation string, after uint64, chain string, limit int) ([]queue.Entry, error) {
 	if err := s.err(); err != nil {
 		return nil, err
 	}
-	return s.Store.Entries(ctx, id, incarnation, after, limit)
+	return s.Store.Entries(ctx, id, incarnation, after, chain, limit)
 }
 
 func (s *silentStore) Join(ctx context.Context, batch store.JoinBatch) (store.JoinResult, error) {

@@ -16,6 +16,9 @@ const (
 	EntryDone      Kind = "done"      // Positions, Fate (Ended, Expired, Missed, Left), Reason
 	EntrySettings  Kind = "settings"  // Settings
 	EntryTurn      Kind = "turn"      // Turn: the one that runs now
+	// EntryGeneration begins a generation: entries before it may have been lost, and it tells
+	// nothing of what took their place, so that every reader takes a snapshot.
+	EntryGeneration Kind = "generation"
 )
 
 // Entry is one change of a queue. Numbers count from 1 without gaps within a generation.
@@ -33,6 +36,9 @@ type Entry struct {
 	Until     time.Time `json:"until,omitzero"`
 	Turn      uint64    `json:"turn,omitzero"`
 	Settings  *Settings `json:"settings,omitzero"`
+	// Chain is computed from the entry and the Chain of the one before it, so that two logs that
+	// have it in common are alike up to here. It stays with those who read the store.
+	Chain string `json:"-"`
 }
 
 // Snapshot is the whole of a queue as of log entry Number: what a reader of the log starts from.
@@ -43,6 +49,8 @@ type Snapshot struct {
 	// earlier ones stay valid.
 	Generations []string  `json:"generations"`
 	Number      uint64    `json:"number"`
+	Chain       string    `json:"-"` // of the entry Number
+	Version     uint64    `json:"-"` // of the settings
 	CreatedAt   time.Time `json:"createdAt"`
 	Settings    Settings  `json:"settings"`
 	Issued      uint64    `json:"issued"`

@@ -23,6 +23,8 @@ type View struct {
 	CreatedAt   time.Time
 	Settings    Settings
 	Number      uint64 // the last entry that was applied
+	Chain       string // of that entry; only where the log itself is read
+	Version     uint64 // of the settings; likewise
 	Issued      uint64
 	Watermark   uint64
 	Turn        uint64
@@ -51,6 +53,7 @@ func NewView(s Snapshot) *View {
 	v := &View{
 		ID: s.ID, Incarnation: s.Incarnation, Generations: s.Generations, CreatedAt: s.CreatedAt,
 		Settings: s.Settings, Number: s.Number, Issued: s.Issued, Watermark: s.Watermark, Turn: s.Turn,
+		Chain: s.Chain, Version: s.Version,
 		admitted: slices.Clone(s.Admitted),
 	}
 	e := editor{View: v}
@@ -79,6 +82,7 @@ func (v *View) Snapshot() Snapshot {
 	s := Snapshot{
 		ID: v.ID, Incarnation: v.Incarnation, Generations: v.Generations, CreatedAt: v.CreatedAt,
 		Settings: v.Settings, Number: v.Number, Issued: v.Issued, Watermark: v.Watermark, Turn: v.Turn,
+		Chain: v.Chain, Version: v.Version,
 		Fates:    make([]byte, 0, len(v.blocks)*BlockSize/2),
 		Admitted: v.admitted,
 	}
@@ -112,11 +116,11 @@ func (v *View) Apply(entries []Entry) (next *View, ok bool) {
 		if entry.Number <= next.Number {
 			continue
 		}
-		if entry.Number != next.Number+1 {
+		if entry.Number != next.Number+1 || entry.Kind == EntryGeneration {
 			return nil, false
 		}
 		e.apply(entry)
-		next.Number = entry.Number
+		next.Number, next.Chain = entry.Number, entry.Chain
 	}
 	next.count()
 	return next, true

@@ -44,6 +44,7 @@ func (e *editor) apply(entry Entry) {
 	case EntrySettings:
 		if entry.Settings != nil {
 			e.Settings = *entry.Settings
+			e.Version++
 		}
 	case EntryTurn:
 		e.Turn = entry.Turn

@@ -47,6 +47,7 @@ var (
 	ErrLeaseHeld    = errors.New("lease is held")           // Acquire
 	ErrNoSession    = errors.New("no such session")         //
 	ErrTrimmed      = errors.New("entries are trimmed")     // Entries: take a snapshot
+	ErrRewritten    = errors.New("log was rewritten")       // Entries: what was read before is lost; Renew
 	ErrBatchExpired = errors.New("batch is too old")        // Join: a sequence number below those that are remembered
 )
 
@@ -299,7 +300,12 @@ type Log interface {
 	Snapshot(ctx context.Context, id queue.ID) (queue.Snapshot, error)
 	// Entries reads at most limit entries after a number; none is no error, also beyond the end.
 	// ErrTrimmed when the next one is no longer kept.
-	Entries(ctx context.Context, id queue.ID, incarnation string, after uint64, limit int) ([]queue.Entry, error)
+	//
+	// A reader names the Chain of the last entry that it has, and is told ErrRewritten when that
+	// entry is another one now, or the log ends before it: a store that lost its latest entries has
+	// put others in their place. ErrTrimmed when that entry is no longer kept. An empty chain
+	// compares nothing.
+	Entries(ctx context.Context, id queue.ID, incarnation string, after uint64, chain string, limit int) ([]queue.Entry, error)
 	// Hints calls hint with the id of each queue whose log or registry entry changed, until
 	// ctx ends (then nil) or the connection breaks (then an error). A hint may be lost or come twice:
 	// it only says that reading is worthwhile. For a changed revocation list the id is

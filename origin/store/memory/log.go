@@ -3,7 +3,9 @@ package memory
 import (
 	"cmp"
 	"context"
+	"math/rand/v2"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -15,12 +17,15 @@ import (
 type journal struct {
 	keep    int
 	last    uint64
+	chain   string        // of the entry last: random, because this log is never rewritten
 	entries []queue.Entry // the last of them has the number last
 }
 
 func (j *journal) append(e queue.Entry) {
 	j.last++
 	e.Number = j.last
+	j.chain = strconv.FormatUint(rand.Uint64(), 36)
+	e.Chain = j.chain
 	// Trimmed in one go once in a while, so that an entry is moved less than once on the average.
 	if len(j.entries) >= 2*j.keep {
 		j.entries = slices.Clone(j.entries[len(j.entries)-j.keep:])
@@ -28,8 +33,11 @@ func (j *journal) append(e queue.Entry) {
 	j.entries = append(j.entries, e)
 }
 
-func (j *journal) after(number uint64, limit int) ([]queue.Entry, error) {
-	if number >= j.last {
+func (j *journal) after(number uint64, chain string, limit int) ([]queue.Entry, error) {
+	switch {
+	case chain != "" && (number > j.last || number == j.last && chain != j.chain):
+		return nil, store.ErrRewritten
+	case number >= j.last:
 		return nil, nil
 	}
 	missing := j.last - number
@@ -37,6 +45,13 @@ func (j *journal) after(number uint64, limit int) ([]queue.Entry, error) {
 		return nil, store.ErrTrimmed
 	}
 	from := len(j.entries) - int(missing)
+	switch {
+	case chain == "" || number == 0:
+	case from == 0:
+		return nil, store.ErrTrimmed
+	case j.entries[from-1].Chain != chain:
+		return nil, store.ErrRewritten
+	}
 	return slices.Clone(j.entries[from:min(from+max(limit, 0), len(j.entries))]), nil
 }
 
@@ -49,7 +64,7 @@ func (s *Store) Snapshot(ctx context.Context, id queue.ID) (queue.Snapshot, erro
 	defer q.mu.Unlock()
 	snapshot := queue.Snapshot{
 		ID: id, Incarnation: q.meta.Incarnation, Generations: q.meta.Generations,
-		Number: q.log.last, CreatedAt: q.meta.CreatedAt, Settings: q.meta.Settings,
+		Number: q.log.last, Chain: q.log.chain, Version: q.meta.Version, CreatedAt: q.meta.CreatedAt, Settings: q.meta.Settings,
 		Issued: q.issued, Watermark: q.watermark, Turn: q.turn,
 		Fates:    make([]byte, (q.issued+1)/2),
 		Offers:   make([]queue.Offer, 0, len(q.offers)),
@@ -72,7 +87,7 @@ func (s *Store) Snapshot(ctx context.Context, id queue.ID) (queue.Snapshot, erro
 }
 
 // Entries implements store.Log.
-func (s *Store) Entries(ctx context.Context, id queue.ID, incarnation string, after uint64, limit int) ([]queue.Entry, error) {
+func (s *Store) Entries(ctx context.Context, id queue.ID, incarnation string, after uint64, chain string, limit int) ([]queue.Entry, error) {
 	q, err := s.open(ctx, id)
 	if err != nil {
 		return nil, err
@@ -81,7 +96,7 @@ func (s *Store) Entries(ctx context.Context, id queue.ID, incarnation string, af
 	if q.meta.Incarnation != incarnation {
 		return nil, store.ErrNotFound
 	}
-	return q.log.after(after, limit)
+	return q.log.after(after, chain, limit)
 }
 
 // reader is one call of Hints. What it has not been told yet is a set, bounded by the number of

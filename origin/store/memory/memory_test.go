@@ -64,13 +64,13 @@ func TestLogIsTrimmed(t *testing.T) {
 			continue
 		}
 		for _, kept := range []uint64{10, 3, 1} {
-			entries, err := s.Entries(t.Context(), id, "inc", last-kept, 1000)
+			entries, err := s.Entries(t.Context(), id, "inc", last-kept, "", 1000)
 			if err != nil || len(entries) != int(kept) || entries[0].Number != last-kept+1 {
 				t.Fatalf("the last %d of %d entries: %d entries, error %v", kept, last, len(entries), err)
 			}
 		}
 		for _, lost := range []uint64{0, last - 12, last - 11} {
-			if entries, err := s.Entries(t.Context(), id, "inc", lost, 1000); !errors.Is(err, store.ErrTrimmed) {
+			if entries, err := s.Entries(t.Context(), id, "inc", lost, "", 1000); !errors.Is(err, store.ErrTrimmed) {
 				t.Fatalf("entries after %d of %d: %d entries, error %v, want %v", lost, last, len(entries), err, store.ErrTrimmed)
 			}
 		}

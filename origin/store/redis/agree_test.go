@@ -160,8 +160,9 @@ func (p *pair) play(steps int) {
 	after := uint64(0)
 	for {
 		entries, _ := both(p, "Entries", func(s store.Store) ([]queue.Entry, int, error) {
-			entries, err := s.Entries(p.t.Context(), p.id, "inc", after, 37)
+			entries, err := s.Entries(p.t.Context(), p.id, "inc", after, "", 37)
 			for i := range entries { // settings are a pointer
+				entries[i].Chain = "" // each store has its own
 				if entries[i].Settings != nil {
 					entries[i].Reason = fmt.Sprintf("%+v", *entries[i].Settings)
 					entries[i].Settings = nil
@@ -425,6 +426,7 @@ func (p *pair) check() {
 	both(p, "Snapshot", func(s store.Store) (queue.Snapshot, int, error) {
 		snapshot, err := s.Snapshot(p.t.Context(), p.id)
 		p.issued = snapshot.Issued
+		snapshot.Chain = ""
 		return snapshot, 0, err
 	})
 }

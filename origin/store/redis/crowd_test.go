@@ -461,7 +461,7 @@ func (c *crowd) read(ctx context.Context) {
 	every(ctx, 10*time.Millisecond, func() {
 		limited, cancel := context.WithTimeout(ctx, 3*time.Second)
 		defer cancel()
-		entries, err := c.origins[1].Entries(limited, c.id, "inc", view.Number, 1000)
+		entries, err := c.origins[1].Entries(limited, c.id, "inc", view.Number, view.Chain, 1000)
 		if c.failed("Entries", err) || len(entries) == 0 {
 			return
 		}

@@ -42,7 +42,7 @@ func decodeEntry(item goredis.XMessage) (queue.Entry, error) {
 	}
 	switch e.Kind {
 	case queue.EntryJoined, queue.EntryOffered, queue.EntryClaimed, queue.EntryLapsed, queue.EntryWithdrawn,
-		queue.EntryProlonged, queue.EntryDone, queue.EntrySettings, queue.EntryTurn:
+		queue.EntryProlonged, queue.EntryDone, queue.EntrySettings, queue.EntryTurn, queue.EntryGeneration:
 		return e, nil
 	}
 	return e, errors.New("its kind is unknown")
@@ -79,6 +79,8 @@ func setField(e *queue.Entry, name, text string) error {
 		e.Reason = text
 	case "s":
 		e.Session = text
+	case "c":
+		e.Chain = text
 	case "a":
 		e.Since = fromMillis(n)
 	case "u":

@@ -39,7 +39,7 @@ func (s *Store) snapshot(ctx context.Context, id queue.ID, pages uint64) (queue.
 	var sessions *goredis.MapStringStringCmd
 	fates := make([]*goredis.StringCmd, pages)
 	err := s.pipelined(ctx, s.client.TxPipelined, func(ctx context.Context, pipeline goredis.Pipeliner) {
-		fields = pipeline.HMGet(ctx, keys.meta(), append(slices.Clone(metaFields), "number", "issued", "watermark", "turn")...)
+		fields = pipeline.HMGet(ctx, keys.meta(), append(slices.Clone(metaFields), "number", "chain", "issued", "watermark", "turn")...)
 		offers = pipeline.ZRangeWithScores(ctx, keys.offers(), 0, -1)
 		sessions = pipeline.HGetAll(ctx, keys.sessions())
 		for page := range pages {
@@ -52,6 +52,9 @@ func (s *Store) snapshot(ctx context.Context, id queue.ID, pages uint64) (queue.
 	values := fields.Val()
 	if len(values) == 0 || values[0] == nil {
 		return queue.Snapshot{}, store.ErrNotFound
+	}
+	if chain := len(metaFields) + 1; values[chain] == nil {
+		values[chain] = "" // written by a program that had none
 	}
 	for i, value := range values {
 		if value == nil {
@@ -66,7 +69,7 @@ func (s *Store) snapshot(ctx context.Context, id queue.ID, pages uint64) (queue.
 	snapshot := queue.Snapshot{
 		ID: id, Incarnation: meta.Incarnation, Generations: meta.Generations,
 		CreatedAt: meta.CreatedAt, Settings: meta.Settings,
-		Number: r.uint(), Issued: r.uint(), Watermark: r.uint(), Turn: r.uint(),
+		Version: meta.Version, Number: r.uint(), Chain: r.text(), Issued: r.uint(), Watermark: r.uint(), Turn: r.uint(),
 	}
 	if r.err != nil {
 		return queue.Snapshot{}, r.err
@@ -114,22 +117,23 @@ func parseSession(position, packed string) (queue.Session, error) {
 }
 
 // Entries implements store.Log.
-func (s *Store) Entries(ctx context.Context, id queue.ID, incarnation string, after uint64, limit int) ([]queue.Entry, error) {
-	entries, err := s.entries(ctx, id, incarnation, after, limit)
+func (s *Store) Entries(ctx context.Context, id queue.ID, incarnation string, after uint64, chain string, limit int) ([]queue.Entry, error) {
+	entries, err := s.entries(ctx, id, incarnation, after, chain, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read log: %w", err)
 	}
 	return entries, nil
 }
 
-func (s *Store) entries(ctx context.Context, id queue.ID, incarnation string, after uint64, limit int) ([]queue.Entry, error) {
+func (s *Store) entries(ctx context.Context, id queue.ID, incarnation string, after uint64, chain string, limit int) ([]queue.Entry, error) {
 	keys := keysOf(id)
 	var fields *goredis.SliceCmd
 	var items *goredis.XMessageSliceCmd
 	err := s.pipelined(ctx, s.client.TxPipelined, func(ctx context.Context, pipeline goredis.Pipeliner) {
 		fields = pipeline.HMGet(ctx, keys.meta(), "incarnation", "number")
-		// At least one is asked for, to see whether the next one is kept.
-		items = pipeline.XRangeN(ctx, keys.log(), strconv.FormatUint(after+1, 10)+"-0", "+", int64(max(limit, 1)))
+		// The one that the reader has comes with them, to be compared; and at least one more, to
+		// see whether it is kept.
+		items = pipeline.XRangeN(ctx, keys.log(), strconv.FormatUint(after, 10)+"-0", "+", int64(max(limit, 1))+1)
 	})
 	if err != nil {
 		return nil, err
@@ -142,21 +146,34 @@ func (s *Store) entries(ctx context.Context, id queue.ID, incarnation string, af
 	if r.err != nil {
 		return nil, r.err
 	}
-	if after >= last {
+	compares := chain != "" && after > 0
+	if after > last {
+		if compares {
+			return nil, store.ErrRewritten
+		}
 		return nil, nil
 	}
 	var entries []queue.Entry
-	for _, item := range items.Val() {
+	for i, item := range items.Val() {
 		entry, err := parseEntry(item)
 		if err != nil {
 			return nil, err
+		}
+		if i == 0 && compares && entry.Number != after {
+			return nil, store.ErrTrimmed
+		}
+		if entry.Number == after {
+			if compares && entry.Chain != chain {
+				return nil, store.ErrRewritten
+			}
+			continue
 		}
 		if entry.Number != after+1+uint64(len(entries)) {
 			return nil, store.ErrTrimmed
 		}
 		entries = append(entries, entry)
 	}
-	if len(entries) == 0 {
+	if len(entries) == 0 && after < last {
 		return nil, store.ErrTrimmed
 	}
 	return entries[:min(len(entries), max(limit, 0))], nil

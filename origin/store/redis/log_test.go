@@ -59,7 +59,7 @@ func TestDamagedEntries(t *testing.T) {
 			if err := client.HSet(t.Context(), key+"meta", "number", 2).Err(); err != nil {
 				t.Fatalf("damage the log: %v", err)
 			}
-			entries, err := s.Entries(t.Context(), id, "inc", 0, 10)
+			entries, err := s.Entries(t.Context(), id, "inc", 0, "", 10)
 			if test.ok && (err != nil || len(entries) != 2) {
 				t.Errorf("Entries: %v, %v, want two", entries, err)
 			}
@@ -83,7 +83,7 @@ func TestLogIsTrimmed(t *testing.T) {
 	if err != nil || snapshot.Number != 1001 {
 		t.Fatalf("Snapshot: entry %d, %v, want 1001", snapshot.Number, err)
 	}
-	entries, err := s.Entries(t.Context(), "shop.match", "inc", 701, 1000)
+	entries, err := s.Entries(t.Context(), "shop.match", "inc", 701, "", 1000)
 	if err != nil || len(entries) != 300 {
 		t.Errorf("the last 300 entries: %d, %v", len(entries), err)
 	}

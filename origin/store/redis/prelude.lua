@@ -3,11 +3,11 @@
 -- Redis undoes nothing. It answers with a code that says why nothing was done; with 'again' and
 -- the shape when the caller named the wrong pages or turns; or with 'ok'.
 local META, LOG, OFFERS, EXPIRIES = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local QUEUE, KEEP, INCARNATION = ARGV[1], ARGV[2], ARGV[4]
+local QUEUE, KEEP, INCARNATION, NONCE = ARGV[1], ARGV[2], ARGV[4], ARGV[5]
 local given = tonumber(ARGV[3])
 local now = given -- never below the latest time that the queue has seen
 
-local keysTaken, argsTaken = 4, 4
+local keysTaken, argsTaken = 4, 5
 
 local function key()
   keysTaken = keysTaken + 1
@@ -43,7 +43,7 @@ end
 
 -- open reads meta: what all scripts need, and the fields named.
 local function open(...)
-  local names = {'incarnation', 'latest', 'number', 'owner', 'leaseUntil', 'state', 'issued',
+  local names = {'incarnation', 'latest', 'number', 'chain', 'owner', 'leaseUntil', 'state', 'issued',
     'turn', 'oldest', 'holdTurns', 'live', ...}
   local values = redis.call('HMGET', META, unpack(names))
   for i, name in ipairs(names) do m[name] = values[i] end
@@ -65,11 +65,15 @@ local function again(need) return {'again', shape(), need or ''} end
 
 local function leased() return m.owner and m.owner ~= '' and num('leaseUntil') > now end
 
--- append writes the log's next entry.
+-- append writes the log's next entry. The chain tells it, and all before it, from what an entry of
+-- the same number would be after a failover that lost some: it is a hash of the entry, of the chain
+-- before it, and of a name that each run of a script has for itself.
 local function append(kind, ...)
   local n = num('number') + 1
+  local chain = redis.sha1hex(table.concat({m.chain or '', NONCE, kind, int(n), int(now), ...}, ' '))
   set('number', n)
-  redis.call('XADD', LOG, 'MAXLEN', '~', KEEP, int(n) .. '-0', 'k', kind, 't', int(now), ...)
+  set('chain', string.sub(chain, 1, CHAIN_LENGTH))
+  redis.call('XADD', LOG, 'MAXLEN', '~', KEEP, int(n) .. '-0', 'k', kind, 't', int(now), 'c', m.chain, ...)
   appended = true
 end
 

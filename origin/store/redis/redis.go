@@ -70,7 +70,7 @@ const (
 type Store struct {
 	client         goredis.UniversalClient
 	shapes         *lru.Cache[queue.ID, shape]
-	keep           int
+	keep           int // entries of each log, one more than are promised: readers compare the last that they have
 	timeout        time.Duration
 	replicas       int
 	replicaTimeout time.Duration
@@ -106,7 +106,7 @@ func Open(config Config) (*Store, error) {
 		return nil, fmt.Errorf("open redis: %w", err)
 	}
 	return &Store{
-		client: newClient(config), shapes: shapes, keep: config.LogEntries,
+		client: newClient(config), shapes: shapes, keep: config.LogEntries + 1,
 		timeout: config.Timeout, replicas: config.Replicas, replicaTimeout: config.ReplicaTimeout,
 	}, nil
 }

@@ -72,7 +72,7 @@ func state(t *testing.T, s store.Store, id queue.ID) []any {
 	snapshot, err2 := s.Snapshot(ctx, id)
 	counts, err3 := s.Counts(ctx, id)
 	look, err4 := s.Look(ctx, id, 1000, time.Time{})
-	entries, err5 := s.Entries(ctx, id, "inc", 0, 1000)
+	entries, err5 := s.Entries(ctx, id, "inc", 0, "", 1000)
 	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 		t.Fatalf("read queue: %v", err)
 	}

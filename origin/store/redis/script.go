@@ -5,6 +5,8 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"strconv"
 	"strings"
 	"time"
 
@@ -115,6 +117,7 @@ func constants() string {
 	number("BATCHES_KEPT_MS", batchesKeptFor.Milliseconds())
 	number("BATCHES_TTL_MS", batchesTTL.Milliseconds())
 	number("JOINERS_KEPT_MS", joinersKeptFor.Milliseconds())
+	number("CHAIN_LENGTH", chainLength)
 	number("MAX_FLOOR_RISE", store.MaxFloorRise)
 	number("FATE_WAITING", int64(queue.Waiting))
 	number("FATE_CLAIMED", int64(queue.Claimed))
@@ -151,6 +154,13 @@ var refusals = map[string]error{
 // meanwhile. Pages and turns change seldom, so that a second attempt nearly always succeeds.
 const maxAttempts = 20
 
+const (
+	// nonceArg is which argument is the name of one run.
+	nonceArg = 4
+	// chainLength is how many hex digits of the hash are kept: two histories look alike once in 2^48.
+	chainLength = 12
+)
+
 // call collects the keys and arguments of one run of a script.
 type call struct {
 	queueKeys
@@ -173,7 +183,7 @@ func (s *Store) run(ctx context.Context, script *script, id queue.ID, incarnatio
 	for range maxAttempts {
 		c := call{queueKeys: keysOf(id), shape: known, need: need}
 		c.key(c.meta(), c.log(), c.offers(), c.expiries())
-		c.arg(string(id), s.keep, millis(now), incarnation)
+		c.arg(string(id), s.keep, millis(now), incarnation, "")
 		if build != nil {
 			if err := build(&c); err != nil {
 				return nil, err
@@ -181,6 +191,7 @@ func (s *Store) run(ctx context.Context, script *script, id queue.ID, incarnatio
 		}
 		var raw []any
 		err := s.try(ctx, func(ctx context.Context) (err error) {
+			c.args[nonceArg] = strconv.FormatUint(rand.Uint64(), 36)
 			raw, err = s.eval(ctx, script, c.keys, c.args)
 			return err
 		})

@@ -37,7 +37,7 @@ func CheckLog(t testing.TB, s store.Store, first queue.Snapshot) {
 	view := queue.NewView(first)
 	teller := newTeller(first)
 	for view.Number < last.Number {
-		entries, err := s.Entries(ctx, first.ID, first.Incarnation, view.Number, 100)
+		entries, err := s.Entries(ctx, first.ID, first.Incarnation, view.Number, view.Chain, 100)
 		if err != nil || len(entries) == 0 {
 			t.Errorf("Entries after %d of %d: %d entries, error %v", view.Number, last.Number, len(entries), err)
 			return

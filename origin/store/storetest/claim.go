@@ -173,7 +173,7 @@ func claimExpired(t *testing.T, s store.Store) {
 
 func (sc *scene) lastEntry() queue.Entry {
 	sc.t.Helper()
-	entries, err := sc.s.Entries(sc.t.Context(), sc.id, sc.inc, sc.snapshot().Number-1, 1)
+	entries, err := sc.s.Entries(sc.t.Context(), sc.id, sc.inc, sc.snapshot().Number-1, "", 1)
 	if err != nil || len(entries) != 1 {
 		sc.t.Fatalf("Entries: %v, error %v", entries, err)
 	}

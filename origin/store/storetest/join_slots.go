@@ -25,7 +25,7 @@ func joinSlots(t *testing.T, s store.Store) {
 			t.Errorf("join %d: %+v, want %+v", i, result.Joins[i], want)
 		}
 	}
-	entries, err := s.Entries(t.Context(), sc.id, sc.inc, result.Entry-2, 10)
+	entries, err := s.Entries(t.Context(), sc.id, sc.inc, result.Entry-2, "", 10)
 	if err != nil || len(entries) != 2 {
 		t.Fatalf("Entries: %+v, error %v", entries, err)
 	}

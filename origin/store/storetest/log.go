@@ -13,6 +13,7 @@ import (
 
 var logCases = []testCase{
 	{"entries in parts", logParts},
+	{"a log that was rewritten", logRewritten},
 	{"time never goes back", logTime},
 	{"random histories", logRandom},
 	{"hints", logHints},
@@ -29,7 +30,7 @@ func logParts(t *testing.T, s store.Store) {
 		first uint64
 		n     int
 	}{{0, 100, 1, 10}, {0, 3, 1, 3}, {4, 3, 5, 3}, {8, 3, 9, 2}, {9, 1, 10, 1}, {10, 5, 0, 0}, {11, 5, 0, 0}, {1 << 40, 5, 0, 0}} {
-		got, err := s.Entries(t.Context(), sc.id, sc.inc, c.after, c.limit)
+		got, err := s.Entries(t.Context(), sc.id, sc.inc, c.after, "", c.limit)
 		if err != nil || len(got) != c.n {
 			t.Errorf("Entries after %d, at most %d: %d entries, error %v, want %d", c.after, c.limit, len(got), err, c.n)
 			continue
@@ -38,6 +39,51 @@ func logParts(t *testing.T, s store.Store) {
 			if e.Number != c.first+uint64(i) {
 				t.Errorf("Entries after %d: entry %d has number %d", c.after, i, e.Number)
 			}
+		}
+	}
+}
+
+// logRewritten reads on from entries that the store does not have, or has otherwise.
+func logRewritten(t *testing.T, s store.Store) {
+	sc := newScene(t, s, nil)
+	sc.joinAnonymous(1)
+	early := sc.snapshot()
+	for range 3 {
+		sc.joinAnonymous(1)
+	}
+	last := sc.snapshot()
+	other := newScene(t, s, nil)
+	other.joinAnonymous(1)
+	foreign := other.snapshot()
+	if early.Chain == "" || early.Chain == last.Chain || early.Chain == foreign.Chain {
+		t.Fatalf("chains %q, %q, and of another queue %q: want three different ones", early.Chain, last.Chain, foreign.Chain)
+	}
+	for name, c := range map[string]struct {
+		after uint64
+		chain string
+		want  error
+		n     int
+	}{
+		"from the middle":                 {early.Number, early.Chain, nil, 3},
+		"from the end":                    {last.Number, last.Chain, nil, 0},
+		"from before the first":           {0, "anything", nil, 5},
+		"the middle was another":          {early.Number, foreign.Chain, store.ErrRewritten, 0},
+		"the end was another":             {last.Number, early.Chain, store.ErrRewritten, 0},
+		"from beyond the end":             {last.Number + 1, last.Chain, store.ErrRewritten, 0},
+		"from beyond the end, unknown":    {last.Number + 1, "", nil, 0},
+		"the middle, of whatever history": {early.Number, "", nil, 3},
+	} {
+		entries, err := s.Entries(t.Context(), sc.id, sc.inc, c.after, c.chain, 10)
+		if !errors.Is(err, c.want) || len(entries) != c.n {
+			t.Errorf("%s: %d entries, error %v, want %d and %v", name, len(entries), err, c.n, c.want)
+		}
+		for i, e := range entries {
+			if e.Number != c.after+uint64(i)+1 {
+				t.Errorf("%s: entry %d has number %d", name, i, e.Number)
+			}
+		}
+		if c.n > 0 && entries[c.n-1].Chain != last.Chain {
+			t.Errorf("%s: the last entry has the chain %q, the snapshot %q", name, entries[c.n-1].Chain, last.Chain)
 		}
 	}
 }
@@ -84,7 +130,7 @@ func logRandom(t *testing.T, s store.Store) {
 			sc.randomStep(r)
 		}
 		view := queue.NewView(snapshot)
-		entries, err := s.Entries(t.Context(), sc.id, sc.inc, view.Number, 10_000)
+		entries, err := s.Entries(t.Context(), sc.id, sc.inc, view.Number, view.Chain, 10_000)
 		if err != nil {
 			t.Fatalf("Entries: %v", err)
 		}

@@ -135,7 +135,7 @@ func (r *racers) commitRace(tick queue.Tick, look bool) {
 // histories are what the log tells of each position.
 func (r *racers) histories() map[uint64][]queue.Entry {
 	r.t.Helper()
-	entries, err := r.s.Entries(r.t.Context(), r.id, r.inc, 0, 1_000_000)
+	entries, err := r.s.Entries(r.t.Context(), r.id, r.inc, 0, "", 1_000_000)
 	if err != nil {
 		r.t.Fatalf("Entries: %v", err)
 	}

@@ -45,7 +45,7 @@ func createAndRead(t *testing.T, s store.Store) {
 		!reflect.DeepEqual(first.Settings, want) || !reflect.DeepEqual(first.Generations, []string{"g1"}) {
 		t.Errorf("first snapshot is %+v", first)
 	}
-	entries, err := s.Entries(t.Context(), sc.id, sc.inc, 0, 10)
+	entries, err := s.Entries(t.Context(), sc.id, sc.inc, 0, "", 10)
 	if err != nil || len(entries) != 1 {
 		t.Fatalf("Entries: %+v, error %v, want the settings entry alone", entries, err)
 	}
@@ -199,7 +199,7 @@ func (sc *scene) wantRefused(want error) {
 	sc.wantErr("Leave", err, want)
 	_, err = sc.s.SessionAt(ctx, sc.id, sc.inc, 1)
 	sc.wantErr("SessionAt", err, want)
-	_, err = sc.s.Entries(ctx, sc.id, sc.inc, 0, 10)
+	_, err = sc.s.Entries(ctx, sc.id, sc.inc, 0, "", 10)
 	sc.wantErr("Entries", err, want)
 	sc.wantErr("Delete", sc.s.Delete(ctx, sc.id, sc.inc), want)
 }

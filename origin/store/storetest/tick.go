@@ -85,7 +85,7 @@ func (sc *scene) lapseOnce(position uint64) {
 // lastOf is the number of the log's last entry of a kind.
 func (sc *scene) lastOf(kind queue.Kind) uint64 {
 	sc.t.Helper()
-	entries, err := sc.s.Entries(sc.t.Context(), sc.id, sc.inc, 0, 10_000)
+	entries, err := sc.s.Entries(sc.t.Context(), sc.id, sc.inc, 0, "", 10_000)
 	if err != nil {
 		sc.t.Fatalf("Entries: %v", err)
 	}

@@ -102,7 +102,7 @@ func turnCloseOnce(t *testing.T, s store.Store) {
 		close(turn+2, 0)
 	})
 	close(turn+1, 2)
-	entries, err := s.Entries(t.Context(), sc.id, sc.inc, sc.snapshot().Number-2, 10)
+	entries, err := s.Entries(t.Context(), sc.id, sc.inc, sc.snapshot().Number-2, "", 10)
 	if err != nil || len(entries) != 2 || entries[0].Kind != queue.EntryDone ||
 		entries[0].Reason != queue.ReasonAbsent || entries[1].Kind != queue.EntryTurn {
 		t.Errorf("closing logged %+v, error %v, want 1 and 2 done as absent, then the turn", entries, err)
