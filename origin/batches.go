@@ -41,6 +41,10 @@ func (s *Server) join(w http.ResponseWriter, r *http.Request) error {
 		Queue: id, Edge: in.Edge, Seq: in.Seq, Floor: in.Floor, FloorOf: in.FloorOf,
 		Users: make([]store.Key, len(in.Users)), Now: s.clock.Now(),
 	}
+	// What this origin has read of the log was issued too, whatever the store has lost since.
+	if view := s.feed.View(id); view != nil && (batch.FloorOf == "" || batch.FloorOf == view.Incarnation) {
+		batch.Floor, batch.FloorOf = max(batch.Floor, view.Issued), view.Incarnation
+	}
 	for i, user := range in.Users {
 		if len(user) > maxUserID {
 			return errBadBody

@@ -40,6 +40,7 @@ type feed struct {
 	clock   *storeClock
 	tenants []string
 	gone    func(queue.ID) // tells that a queue was deleted
+	wake    func(queue.ID) // tells that a queue has no coordinator
 	metrics *metrics
 	logger  *slog.Logger
 	reading chan struct{} // a token for each reader, readAtOnce of them

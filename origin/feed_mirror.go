@@ -116,6 +116,11 @@ func (f *feed) viewOf(m *mirror) *queue.View {
 func (f *feed) readOn(ctx context.Context, m *mirror, view *queue.View) (next *queue.View, more bool, err error) {
 	entries, err := f.store.Entries(ctx, m.id, view.Incarnation, view.Number, view.Chain, readEntries)
 	switch {
+	case errors.Is(err, store.ErrRewritten):
+		if err := f.renew(ctx, view); err != nil {
+			return view, false, err
+		}
+		return nil, true, nil
 	case errors.Is(err, store.ErrTrimmed), errors.Is(err, store.ErrNotFound):
 		return nil, true, nil
 	case err != nil:
@@ -136,6 +141,25 @@ func (f *feed) readOn(ctx context.Context, m *mirror, view *queue.View) (next *q
 	m.view = next
 	f.sendLocked("entries", item{line: frame})
 	return next, len(entries) == readEntries, nil
+}
+
+// renew has the store begin a new generation of a queue whose entries it has lost, and hands back what
+// this origin has read of them. Until that succeeds the view, and what edges are told, stay as they
+// are: more is known in them than the store has.
+func (f *feed) renew(ctx context.Context, view *queue.View) error {
+	meta, ack, err := f.store.Renew(ctx, view, randomName(), f.clock.Now())
+	if errors.Is(err, store.ErrNotFound) {
+		return nil // the snapshot that follows tells it
+	}
+	if err != nil {
+		return fmt.Errorf("renew queue: %w", err)
+	}
+	f.logger.Error("the store lost changes of a queue; a new generation has begun", "queue", view.ID,
+		"entry", view.Number, "issued", view.Issued, "generation", meta.Generations[len(meta.Generations)-1])
+	if ack.Leaderless {
+		f.wake(view.ID)
+	}
+	return nil
 }
 
 func (f *feed) readSnapshot(ctx context.Context, m *mirror) (*queue.View, bool, error) {

@@ -111,6 +111,7 @@ func (s *Server) prepare() error {
 		changed: s.feed.Hint, metrics: s.metrics, logger: s.log,
 	}
 	s.feed.gone = s.coordinators.Forget
+	s.feed.wake = s.coordinators.Wake
 	k, certificate, err := s.readKeys(s.Config)
 	if err != nil {
 		return err

@@ -122,6 +122,29 @@ type Queues interface {
 	// When Version is the next one and the settings are the given ones, this is a repetition
 	// and succeeds.
 	Update(ctx context.Context, id queue.ID, version uint64, settings queue.Settings, now time.Time) (Meta, Ack, error)
+	// Renew begins a new generation of a queue that has lost entries which the caller has read: the
+	// caller's view of it names the last of them. Nothing changes when the store has that entry, with
+	// its Chain, or cannot tell because it was trimmed. In one step:
+	//
+	//   - the generation is added to the list as the running one; earlier ones of the view that the
+	//     store has lost are put back before it, so that their tickets stay valid;
+	//   - the numbers of the log's entries go on above all that the store and the view have;
+	//   - the counter rises RenewalMargin above the view's, and the watermark to the view's; numbers
+	//     passed over count as issued, as waiting, and as seen in the running turn;
+	//   - the slots that joins may take fall to zero, everybody's absence starts afresh, and the
+	//     lease ends under a new epoch, so that no tick that was planned before is taken;
+	//   - what the view has and FindLost misses is put back: fates, running sessions, offers, and
+	//     the settings if the view's Version is higher. Totals count only what is still known.
+	//     A session that is put back has no subject: the first that claims it by a ticket of the
+	//     position keeps it, if the map of users does not know that subject elsewhere; everybody
+	//     else gets ErrTaken. All tickets of that position are of earlier generations, since the
+	//     counter has passed it.
+	//
+	// Of several callers that remember the same generation the first begins the new one; the others
+	// get its description, and raise the counter and the watermark to what they remember, and put
+	// back what they remember but for offers. The log tells it all in one entry, EntryGeneration,
+	// after which readers take a snapshot.
+	Renew(ctx context.Context, remembered *queue.View, generation string, now time.Time) (Meta, Ack, error)
 	// Delete removes all that the store has of a closed queue, its reminder included.
 	// ErrNotClosed, ErrRunning.
 	Delete(ctx context.Context, id queue.ID, incarnation string) error

@@ -223,6 +223,12 @@ func (q *state) claim(claim store.Claim) (queue.Session, error) {
 		switch running := q.running(p); {
 		case running == nil:
 			return queue.Session{}, store.ErrOut
+		case running.unclaimed:
+			if own, known := q.users[claim.Subject]; known && own != p {
+				return queue.Session{}, store.ErrTaken
+			}
+			running.subject, running.unclaimed = claim.Subject, false
+			return running.Session, nil
 		case running.subject != claim.Subject:
 			return queue.Session{}, store.ErrTaken
 		default:

@@ -33,6 +33,20 @@ func (j *journal) append(e queue.Entry) {
 	j.entries = append(j.entries, e)
 }
 
+// lost reports whether the log does not have an entry any more that somebody has read.
+func (j *journal) lost(number uint64, chain string) bool {
+	if number > j.last {
+		return true
+	}
+	missing := int(j.last - number)
+	return missing < len(j.entries) && j.entries[len(j.entries)-1-missing].Chain != chain
+}
+
+// begin forgets all entries, and goes on above a number and their own.
+func (j *journal) begin(above uint64) {
+	j.entries, j.last = nil, max(j.last, above)
+}
+
 func (j *journal) after(number uint64, chain string, limit int) ([]queue.Entry, error) {
 	switch {
 	case chain != "" && (number > j.last || number == j.last && chain != j.chain):

@@ -57,6 +57,8 @@ type state struct {
 type session struct {
 	queue.Session
 	subject store.Key
+	// unclaimed says that the subject is not known, because the session was put back after a loss.
+	unclaimed bool
 }
 
 func newState(meta store.Meta, keep int) *state {

@@ -8,7 +8,14 @@ local _, offset = place(position)
 if fateOf(fates, offset) ~= FATE_WAITING then
   local session = running(sessions, position)
   if not session then return {'OUT'} end
-  if session.subject ~= subject then return {'TAKEN'} end
+  if session.subject == NOBODY then
+    -- Put back after a loss: it is the first one's to claim it.
+    local own = redis.call('HGET', users, subject)
+    if own and tonumber(own) ~= position then return {'TAKEN'} end
+    redis.call('HSET', sessions, position, packSession(subject, session.starts, session.expires, session.id))
+  elseif session.subject ~= subject then
+    return {'TAKEN'}
+  end
   return done(session.id, session.starts, session.expires)
 end
 if m.state == 'closed' then return {'OUT'} end

@@ -235,6 +235,9 @@ local function setLive(pages)
 end
 
 -- A session is stored as its subject, 16 bytes, and start, expiry and id as text.
+-- NOBODY stands for the subject where it was lost.
+local NOBODY = string.rep('\255', 16)
+
 local function packSession(subject, starts, expires, id)
   return subject .. int(starts) .. ' ' .. int(expires) .. ' ' .. id
 end

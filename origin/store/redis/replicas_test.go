@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -270,6 +271,11 @@ func loseMaster(t *testing.T, lose func(*redistest.Server)) {
 		counts, err := ahead.Counts(t.Context(), id)
 		return err == nil && counts.Issued > before.Issued+100
 	})
+	// A reader has seen entries that will be lost.
+	snapshot, err := ahead.Snapshot(t.Context(), id)
+	if err != nil {
+		t.Fatalf("Snapshot: %v", err)
+	}
 	lose(master)
 	replication.lead("")
 	replication.flow()
@@ -280,7 +286,39 @@ func loseMaster(t *testing.T, lose func(*redistest.Server)) {
 	front.lead(successor.Addr)
 
 	crowd.until(t, answered+2000)
+	reader := queue.NewView(snapshot)
+	retry(t, func() error {
+		_, err := s.Entries(t.Context(), id, "inc", reader.Number, reader.Chain, 1000)
+		if err == nil {
+			t.Fatalf("a reader goes on after entry %d, which was lost", reader.Number)
+		}
+		if !errors.Is(err, store.ErrRewritten) {
+			return err
+		}
+		return nil
+	})
+	// Two origins notice at once.
+	metas := make([]store.Meta, 2)
+	var renewals sync.WaitGroup
+	for i := range metas {
+		renewals.Go(func() {
+			retry(t, func() (err error) {
+				metas[i], _, err = s.Renew(t.Context(), reader, fmt.Sprint("g2-", i), now)
+				return err
+			})
+		})
+	}
+	renewals.Wait()
+	if len(metas[0].Generations) != 2 || !reflect.DeepEqual(metas[0].Generations, metas[1].Generations) {
+		t.Errorf("the generations are %v and %v, want the same new one", metas[0].Generations, metas[1].Generations)
+	}
+	answered = crowd.answers.Load()
+	crowd.until(t, answered+200)
 	crowd.stop(t)
+	last := crowd.given[0][len(crowd.given[0])-1]
+	if last.Generation != metas[0].Generations[1] || last.Joins[0].Position <= reader.Issued {
+		t.Errorf("the last batch begins at %d in %s, want it above %d in %v", last.Joins[0].Position, last.Generation, reader.Issued, metas[0].Generations)
+	}
 	if len(sessions) < 10 {
 		t.Fatalf("%d claims were answered, want at least those before the cut", len(sessions))
 	}

@@ -57,6 +57,8 @@ var (
 	revokeSource string
 	//go:embed revoked.lua
 	revokedSource string
+	//go:embed renew.lua
+	renewSource string
 	//go:embed list.lua
 	listSource string
 	//go:embed remind.lua
@@ -82,6 +84,7 @@ var (
 	commitScript  = queueScript(commitSource)
 	turnScript    = queueScript(turnSource)
 	sweepScript   = passingScript(constants() + prelude + sweepSource)
+	renewScript   = queueScript(renewSource)
 	revokeScript  = lastingScript(constants() + revocationsPrelude + revokeSource)
 	revokedScript = passingScript(constants() + revocationsPrelude + revokedSource)
 	listScript    = lastingScript(listSource)
@@ -118,6 +121,7 @@ func constants() string {
 	number("BATCHES_TTL_MS", batchesTTL.Milliseconds())
 	number("JOINERS_KEPT_MS", joinersKeptFor.Milliseconds())
 	number("CHAIN_LENGTH", chainLength)
+	number("RENEWAL_MARGIN", store.RenewalMargin)
 	number("MAX_FLOOR_RISE", store.MaxFloorRise)
 	number("FATE_WAITING", int64(queue.Waiting))
 	number("FATE_CLAIMED", int64(queue.Claimed))

@@ -26,6 +26,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"turn", turnCases},
 		{"lease", leaseCases},
 		{"log", logCases},
+		{"renew", renewCases},
 		{"revocations", revocationCases},
 		{"schedule", scheduleCases},
 		{"race", raceCases},
