@@ -132,7 +132,7 @@ type Queues interface {
 	//   - the counter rises RenewalMargin above the view's, and the watermark to the view's; numbers
 	//     passed over count as issued, as waiting, and as seen in the running turn;
 	//   - the slots that joins may take fall to zero, everybody's absence starts afresh, and the
-	//     lease ends under a new epoch, so that no tick that was planned before is taken;
+	//     lease ends, so that no tick that was planned before is taken;
 	//   - what the view has and FindLost misses is put back: fates, running sessions, offers, and
 	//     the settings if the view's Version is higher. Totals count only what is still known.
 	//     A session that is put back has no subject: the first that claims it by a ticket of the

@@ -19,14 +19,14 @@ func (s *Store) Renew(ctx context.Context, remembered *queue.View, generation st
 	lost := store.FindLost(remembered, queue.NewView(snapshot), now)
 	var meta store.Meta
 	ack, err := s.changeOf(ctx, remembered.ID, remembered.Incarnation, now, func(q *state) error {
-		q.renew(remembered, lost, generation, s.epoch.Add(1))
+		q.renew(remembered, lost, generation)
 		meta = q.meta
 		return nil
 	})
 	return meta, ack, err
 }
 
-func (q *state) renew(remembered *queue.View, lost store.Lost, generation string, epoch uint64) {
+func (q *state) renew(remembered *queue.View, lost store.Lost, generation string) {
 	generations := slices.Clone(q.meta.Generations)
 	running := generations[len(generations)-1]
 	if remembered.Generation() == running && !q.log.lost(remembered.Number, remembered.Chain) {
@@ -45,7 +45,7 @@ func (q *state) renew(remembered *queue.View, lost store.Lost, generation string
 		q.log.begin(remembered.Number)
 		q.joinSlots, q.afresh = 0, q.turn
 		q.keepTurns()
-		q.lease = lease{epoch: epoch}
+		q.lease.giveUp(false)
 		floor += store.RenewalMargin
 	}
 	if floor > q.issued {

@@ -38,7 +38,7 @@ func (s *Store) renew(ctx context.Context, remembered *queue.View, generation st
 	r, err := s.run(ctx, renewScript, remembered.ID, remembered.Incarnation, now, func(c *call) error {
 		c.key(c.sessions(), c.sessionIDs())
 		c.arg(c.shape.kept, remembered.Generation(), strings.Join(remembered.Generations, ","), generation)
-		c.arg(remembered.Number, remembered.Chain, newEpoch())
+		c.arg(remembered.Number, remembered.Chain)
 		c.arg(remembered.Issued, remembered.Watermark, remembered.Version, keepsOffers)
 		pages := c.renewalPages(remembered.Issued, lost)
 		c.arg(len(pages))

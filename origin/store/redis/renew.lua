@@ -6,7 +6,7 @@ local refusal = open('generations', 'created', 'version', 'settings', 'waiting',
 if refusal then return refusal end
 local sessions, sessionIDs = key(), key()
 local named, seen, generations, generation = text(), text(), text(), text()
-local entry, chain, epoch = number(), text(), text()
+local entry, chain = number(), text()
 local issuedFloor, watermarkFloor, version, keepsOffers = number(), number(), number(), text() == '1'
 local function answer() return done(m.incarnation, m.generations, m.created, m.version, m.settings) end
 
@@ -45,10 +45,8 @@ if first then
   set('number', math.max(num('number'), entry)) -- no number of an entry comes twice
   set('joinSlots', 0)
   set('fresh', m.turn)
-  set('epoch', epoch)
   set('owner', '')
   set('leaseUntil', 0)
-  set('ticked', 0)
   set('idle', 0)
 end
 

@@ -203,36 +203,90 @@ func redisRevoked(replica *redistest.Server, t *testing.T) (n int64, cursor stri
 	return n, "", false, err
 }
 
-// TestNothingAnsweredIsLost joins from several edges while the replication of the master is cut,
-// then loses the master and goes on with its replica. No position is given twice in all answers,
-// and each session that was answered is still there.
-func TestNothingAnsweredIsLost(t *testing.T) {
-	for name, lose := range map[string]func(master *redistest.Server){
-		"killed":  (*redistest.Server).Kill,
-		"stopped": (*redistest.Server).Pause,
-	} {
-		t.Run(name, func(t *testing.T) { loseMaster(t, lose) })
-	}
+// site is a Redis whose master of one queue can be lost.
+type site struct {
+	config redis.Config
+	master *redistest.Server
+	// cut parts the master from its replica while both run; failOver puts the replica in its place,
+	// once it is lost.
+	cut, failOver func()
+	// comesBack says that the successor needs the lost one to acknowledge its changes.
+	comesBack bool
 }
 
-func loseMaster(t *testing.T, lose func(*redistest.Server)) {
+// chain is a master, behind a link its replica, and a replica of that one, which acknowledges what
+// comes after the failover. Clients come over a link that leads to whoever is the master.
+func chain(t *testing.T) site {
 	master := startMaster(t)
 	replication := startLink(t, master.Addr)
-	// The successor has a replica of its own from the beginning, to acknowledge what comes later.
 	successor := startReplica(t, replication.addr, "--repl-diskless-sync-delay", "0")
 	startReplica(t, successor.Addr)
 	front := startLink(t, master.Addr)
+	return site{
+		config: redis.Config{Addresses: []string{front.addr}},
+		master: master,
+		cut:    replication.stall,
+		failOver: func() {
+			replication.lead("")
+			replication.flow()
+			if err := connect(t, successor).SlaveOf(t.Context(), "NO", "ONE").Err(); err != nil {
+				t.Fatalf("promote the replica: %v", err)
+			}
+			front.lead(successor.Addr)
+		},
+	}
+}
 
+// threeAndThree is a cluster, in which a master that comes back is a replica of its successor.
+func threeAndThree(t *testing.T) site {
+	cluster := redistest.StartCluster(t)
+	master := cluster.MasterOf("{shop.match}")
+	replica := cluster.ReplicaOf(master)
+	return site{
+		config:    redis.Config{Addresses: cluster.Addrs()},
+		master:    master,
+		comesBack: true,
+		cut:       func() { cluster.CutReplication(replica) },
+		failOver: func() {
+			cluster.Failover(replica, "takeover")
+			cluster.MendReplication(replica)
+		},
+	}
+}
+
+// TestNothingAnsweredIsLost joins from several edges while the replication of the master is cut,
+// then loses the master and goes on with its replica. No position is given twice in all answers,
+// each session that was answered is still there, and a reader of what was lost notices it.
+func TestNothingAnsweredIsLost(t *testing.T) {
+	for name, start := range map[string]func(*testing.T) site{"one master": chain, "cluster": threeAndThree} {
+		for way, does := range map[string]struct{ lose, back func(*redistest.Server) }{
+			"killed":  {(*redistest.Server).Kill, (*redistest.Server).Restart},
+			"stopped": {(*redistest.Server).Pause, (*redistest.Server).Resume}, // it still thinks that it is the master
+		} {
+			t.Run(name+" "+way, func(t *testing.T) {
+				t.Parallel()
+				loseMaster(t, start(t), does.lose, does.back)
+			})
+		}
+	}
+}
+
+func loseMaster(t *testing.T, at site, lose, back func(*redistest.Server)) {
+	origin := func() store.Store {
+		config := at.config
+		config.Timeout, config.Replicas, config.ReplicaTimeout = 2*time.Second, 1, 100*time.Millisecond
+		return openWith(t, config)
+	}
 	now := time.UnixMilli(1_800_000_000_000)
 	const id = queue.ID("shop.match")
-	s := openDurable(t, front.addr, 100*time.Millisecond)
+	s := origin()
 	settings := queue.DefaultSettings()
 	settings.Capacity = 1000
 	retry(t, func() error {
 		_, _, err := s.Create(t.Context(), id, "inc", "g1", settings, now)
 		return err
 	})
-	crowd := joinFromEdges(t, 3, func() store.Store { return openDurable(t, front.addr, 100*time.Millisecond) }, id, now)
+	crowd := joinFromEdges(t, 3, origin, id, now)
 	sessions := make(map[uint64]string)
 	claims := func() {
 		t.Helper()
@@ -254,7 +308,7 @@ func loseMaster(t *testing.T, lose func(*redistest.Server)) {
 			}
 			sessions[position] = session.ID
 			if position == 10 {
-				replication.stall()
+				at.cut()
 			}
 		}
 	}
@@ -262,7 +316,7 @@ func loseMaster(t *testing.T, lose func(*redistest.Server)) {
 	claims()
 	answered := crowd.answers.Load()
 	// Whoever is asked now gets no answer; a moment passes in which the master runs ahead.
-	ahead := open(t, master)
+	ahead := open(t, at.master)
 	before, err := ahead.Counts(t.Context(), id)
 	if err != nil {
 		t.Fatalf("Counts: %v", err)
@@ -276,14 +330,11 @@ func loseMaster(t *testing.T, lose func(*redistest.Server)) {
 	if err != nil {
 		t.Fatalf("Snapshot: %v", err)
 	}
-	lose(master)
-	replication.lead("")
-	replication.flow()
-	client := connect(t, successor)
-	if err := client.SlaveOf(t.Context(), "NO", "ONE").Err(); err != nil {
-		t.Fatalf("promote the replica: %v", err)
+	lose(at.master)
+	at.failOver()
+	if at.comesBack {
+		back(at.master)
 	}
-	front.lead(successor.Addr)
 
 	crowd.until(t, answered+2000)
 	reader := queue.NewView(snapshot)
@@ -302,22 +353,23 @@ func loseMaster(t *testing.T, lose func(*redistest.Server)) {
 	var renewals sync.WaitGroup
 	for i := range metas {
 		renewals.Go(func() {
-			retry(t, func() (err error) {
+			for err := errors.New("not tried"); err != nil && t.Context().Err() == nil; {
 				metas[i], _, err = s.Renew(t.Context(), reader, fmt.Sprint("g2-", i), now)
-				return err
-			})
+			}
 		})
 	}
 	renewals.Wait()
 	if len(metas[0].Generations) != 2 || !reflect.DeepEqual(metas[0].Generations, metas[1].Generations) {
 		t.Errorf("the generations are %v and %v, want the same new one", metas[0].Generations, metas[1].Generations)
 	}
-	answered = crowd.answers.Load()
-	crowd.until(t, answered+200)
 	crowd.stop(t)
-	last := crowd.given[0][len(crowd.given[0])-1]
+	var last store.JoinResult
+	retry(t, func() (err error) {
+		last, err = s.Join(t.Context(), store.JoinBatch{Queue: id, Edge: "late", Seq: 1, Users: make([]store.Key, 1), Now: now})
+		return err
+	})
 	if last.Generation != metas[0].Generations[1] || last.Joins[0].Position <= reader.Issued {
-		t.Errorf("the last batch begins at %d in %s, want it above %d in %v", last.Joins[0].Position, last.Generation, reader.Issued, metas[0].Generations)
+		t.Errorf("a late join gets %d in %s, want it above %d in %v", last.Joins[0].Position, last.Generation, reader.Issued, metas[0].Generations)
 	}
 	if len(sessions) < 10 {
 		t.Fatalf("%d claims were answered, want at least those before the cut", len(sessions))

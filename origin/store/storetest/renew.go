@@ -83,6 +83,9 @@ func renewLost(t *testing.T, s store.Store) {
 	sc.joinAnonymous(20)
 	sc.tick() // offers to 1 … 4
 	sc.claim(1)
+	for range 20 { // nobody is seen, for most of the hold
+		sc.closeTurn(sc.look().Turn)
+	}
 	planned := queue.Tick{Epoch: sc.epoch, Now: sc.now.Add(time.Second), Offer: queue.Positions{5}, TurnedAway: sc.look().TurnedAway}
 	claimBy := sc.now.Add(time.Minute).UTC()
 	session := queue.Session{Position: 2, ID: string(sc.id) + "~" + randomName(), StartsAt: sc.now.UTC(), ExpiresAt: sc.now.Add(time.Minute).UTC()}
