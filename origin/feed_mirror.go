@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -143,6 +144,18 @@ func (f *feed) readOn(ctx context.Context, m *mirror, view *queue.View) (next *q
 	return next, len(entries) == readEntries, nil
 }
 
+// isOlder reports whether a snapshot is of a state before the one that a view of the same queue
+// has: something was lost, and no generation has begun since.
+func isOlder(s queue.Snapshot, than *queue.View) bool {
+	if s.Incarnation != than.Incarnation {
+		return false
+	}
+	if running := s.Generations[len(s.Generations)-1]; running != than.Generation() {
+		return !slices.Contains(s.Generations, than.Generation())
+	}
+	return s.Number < than.Number || s.Issued < than.Issued || s.Watermark < than.Watermark
+}
+
 // renew has the store begin a new generation of a queue whose entries it has lost, and hands back what
 // this origin has read of them. Until that succeeds the view, and what edges are told, stay as they
 // are: more is known in them than the store has.
@@ -163,8 +176,25 @@ func (f *feed) renew(ctx context.Context, view *queue.View) error {
 }
 
 func (f *feed) readSnapshot(ctx context.Context, m *mirror) (*queue.View, bool, error) {
+	before := f.viewOf(m)
 	snapshot, err := f.store.Snapshot(ctx, m.id)
+	if err == nil && before != nil && isOlder(snapshot, before) {
+		if err = f.renew(ctx, before); err == nil {
+			snapshot, err = f.store.Snapshot(ctx, m.id)
+		}
+	}
 	if errors.Is(err, store.ErrNotFound) {
+		if before != nil {
+			// Edges go on with what they know while the store does not say that the queue was
+			// deleted; without this the loss of a whole store would take everybody's place.
+			deleted, err := f.store.Deleted(ctx, m.id, before.Incarnation)
+			if err != nil {
+				return nil, true, err
+			}
+			if !deleted {
+				return nil, true, fmt.Errorf("read snapshot: the store has lost the queue %s", m.id)
+			}
+		}
 		frame, err := encodeFrame(wire.Frame{Removed: &wire.Removed{Queue: m.id}})
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -177,9 +207,6 @@ func (f *feed) readSnapshot(ctx context.Context, m *mirror) (*queue.View, bool, 
 	if err != nil {
 		return nil, true, fmt.Errorf("read snapshot: %w", err)
 	}
-	f.mu.Lock()
-	before := m.view
-	f.mu.Unlock()
 	if before != nil {
 		f.metrics.resnapshots.Inc()
 		if before.Incarnation == snapshot.Incarnation {

@@ -7,9 +7,9 @@ import (
 )
 
 // RenewalMargin is how many numbers a new generation passes over beyond the highest that was
-// remembered: more than other origins can have issued, and edges have been told, between the last
-// entry that was read and the loss.
-const RenewalMargin = 20_000
+// remembered: about as many as joins that nobody has read of can have been given before a loss, a
+// tenth of a second of a rush. Until the hold is over, those who join later count them as ahead.
+const RenewalMargin = 5_000
 
 // Lost is what a reader remembers of a queue and its store has no more.
 type Lost struct {

@@ -130,7 +130,7 @@ type Queues interface {
 	//     store has lost are put back before it, so that their tickets stay valid;
 	//   - the numbers of the log's entries go on above all that the store and the view have;
 	//   - the counter rises RenewalMargin above the view's, and the watermark to the view's; numbers
-	//     passed over count as issued, as waiting, and as seen in the running turn;
+	//     passed over count as issued and waiting, but not as seen: most of them nobody holds;
 	//   - the slots that joins may take fall to zero, everybody's absence starts afresh, and the
 	//     lease ends, so that no tick that was planned before is taken;
 	//   - what the view has and FindLost misses is put back: fates, running sessions, offers, and
@@ -148,6 +148,9 @@ type Queues interface {
 	// Delete removes all that the store has of a closed queue, its reminder included.
 	// ErrNotClosed, ErrRunning.
 	Delete(ctx context.Context, id queue.ID, incarnation string) error
+	// Deleted reports whether Delete was called for this incarnation, where the store has the queue
+	// no more: otherwise it was lost.
+	Deleted(ctx context.Context, id queue.ID, incarnation string) (bool, error)
 	// Counts reads the numbers for stats.
 	Counts(ctx context.Context, id queue.ID) (Counts, error)
 }

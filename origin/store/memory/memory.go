@@ -34,6 +34,7 @@ type Store struct {
 
 	mu       sync.RWMutex // guards what follows; never taken while a state's mutex is held
 	queues   map[queue.ID]*state
+	deleted  map[queue.ID]string // the last incarnation of those that were deleted
 	lists    map[string]*revocations
 	reminded map[queue.ID]time.Time
 	boot     string // tells cursors of this process from those of an earlier one
@@ -239,10 +240,24 @@ func (s *Store) Delete(ctx context.Context, id queue.ID, incarnation string) err
 		return store.ErrRunning
 	}
 	q.deleted = true
+	if s.deleted == nil {
+		s.deleted = make(map[queue.ID]string)
+	}
+	s.deleted[id] = incarnation
 	delete(s.queues, id)
 	delete(s.reminded, id)
 	s.hint(id)
 	return nil
+}
+
+// Deleted implements store.Queues.
+func (s *Store) Deleted(ctx context.Context, id queue.ID, incarnation string) (bool, error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.deleted[id] == incarnation, nil
 }
 
 // Counts implements store.Queues.

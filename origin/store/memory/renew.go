@@ -49,7 +49,7 @@ func (q *state) renew(remembered *queue.View, lost store.Lost, generation string
 		floor += store.RenewalMargin
 	}
 	if floor > q.issued {
-		q.issue(floor)
+		q.passOver(floor)
 		changed = true
 	}
 	if remembered.Watermark > q.watermark {

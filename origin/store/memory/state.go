@@ -216,9 +216,15 @@ func (q *state) recent() (running, before bitset) {
 
 // issue makes the positions up to and with last exist, all of them waiting and seen in this turn.
 func (q *state) issue(last uint64) {
+	q.seen[len(q.seen)-1].setRange(q.issued, last)
+	q.present += int(last - q.issued)
+	q.passOver(last)
+}
+
+// passOver makes them exist and wait, without a sighting.
+func (q *state) passOver(last uint64) {
 	n := int(last - q.issued)
 	q.inLine.setRange(q.issued, last)
-	q.seen[len(q.seen)-1].setRange(q.issued, last)
 	for position := q.issued; position < last; {
 		page := int(position / pageSize)
 		for len(q.waitingOn) <= page {
@@ -229,7 +235,6 @@ func (q *state) issue(last uint64) {
 		position = end
 	}
 	q.waiting += n
-	q.present += n
 	q.issued = last
 }
 

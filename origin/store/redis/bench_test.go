@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 
 	"waitingroom/origin/queue"
 	"waitingroom/origin/store"
+	"waitingroom/origin/store/redis"
 	"waitingroom/origin/store/redis/redistest"
 )
 
@@ -167,5 +169,32 @@ func BenchmarkSee(b *testing.B) {
 		}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkAcknowledgedJoin issues positions in batches of 500 that a replica has to acknowledge, from
+// many edges at once; without, for comparison. An op is one batch.
+func BenchmarkAcknowledgedJoin(b *testing.B) {
+	for _, replicas := range []int{0, 1} {
+		b.Run(fmt.Sprint("replicas-", replicas), func(b *testing.B) {
+			master := startMaster(b)
+			startReplica(b, master.Addr)
+			s := openWith(b, redis.Config{Addresses: []string{master.Addr}, Replicas: replicas})
+			now := time.UnixMilli(1_800_000_000_000)
+			joinMany(b, s, "shop.match", 0, false, now)
+			var edges atomic.Int64
+			b.SetParallelism(8)
+			b.RunParallel(func(each *testing.PB) {
+				edge, seq := fmt.Sprint("edge-", edges.Add(1)), uint64(0)
+				for each.Next() {
+					seq++
+					if _, err := s.Join(b.Context(), store.JoinBatch{Queue: "shop.match", Edge: edge, Seq: seq, Users: make([]store.Key, 500), Now: now}); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+			b.ReportMetric(float64(b.N)*500/b.Elapsed().Seconds(), "joins/s")
+		})
 	}
 }

@@ -34,7 +34,8 @@ import (
 // in which somebody waits or has an offer, listed in meta. A page's bitmaps are made at once at
 // their full size.
 //
-// Keys of a tenant carry {tenant}: the set of its slugs, and its revocations. The schedule is one
+// Keys of a tenant carry {tenant}: the set of its slugs, those of them that were deleted with their
+// last incarnation, and its revocations. The schedule is one
 // for all.
 const prefix = "wr:"
 
@@ -72,6 +73,9 @@ const scheduleKey = prefix + "schedule"
 
 // registryKey is the set of a tenant's slugs. It may name queues that do not exist.
 func registryKey(tenant string) string { return prefix + "{" + tenant + "}:queues" }
+
+// deletedKey is the hash of a tenant's slugs that were deleted, with the last incarnation of each.
+func deletedKey(tenant string) string { return prefix + "{" + tenant + "}:deleted" }
 
 // revocationKeys are the stream of a tenant's revocations, the set of those on it, and its
 // counters.

@@ -178,8 +178,20 @@ func (s *Store) Update(ctx context.Context, id queue.ID, version uint64, setting
 
 // Delete implements store.Queues.
 func (s *Store) Delete(ctx context.Context, id queue.ID, incarnation string) error {
+	meta, err := s.Get(ctx, id)
+	switch {
+	case err != nil:
+		return fmt.Errorf("delete queue: %w", err)
+	case meta.Incarnation != incarnation:
+		return fmt.Errorf("delete queue: %w", store.ErrNotFound)
+	case meta.Settings.State != queue.Closed:
+		return fmt.Errorf("delete queue: %w", store.ErrNotClosed)
+	}
+	if err := s.simple(ctx, buryScript, []string{deletedKey(id.Tenant())}, id.Slug(), incarnation); err != nil {
+		return fmt.Errorf("delete queue: %w", err)
+	}
 	existed := false
-	_, err := s.run(ctx, deleteScript, id, incarnation, time.Time{}, func(c *call) error {
+	_, err = s.run(ctx, deleteScript, id, incarnation, time.Time{}, func(c *call) error {
 		found, err := s.nameAll(ctx, c)
 		existed = existed || found == incarnation
 		return err
@@ -194,6 +206,19 @@ func (s *Store) Delete(ctx context.Context, id queue.ID, incarnation string) err
 		return fmt.Errorf("delete queue: %w", err)
 	}
 	return nil
+}
+
+// Deleted implements store.Queues.
+func (s *Store) Deleted(ctx context.Context, id queue.ID, incarnation string) (bool, error) {
+	var last string
+	err := s.try(ctx, func(ctx context.Context) (err error) {
+		last, err = s.client.HGet(ctx, deletedKey(id.Tenant()), id.Slug()).Result()
+		return err
+	})
+	if err != nil && !errors.Is(err, goredis.Nil) {
+		return false, fmt.Errorf("look for deletion: %w", err)
+	}
+	return last == incarnation, nil
 }
 
 // unlist takes a queue that is gone out of the schedule and the registry.

@@ -44,7 +44,7 @@ func (s *Store) renew(ctx context.Context, remembered *queue.View, generation st
 		c.arg(len(pages))
 		for _, page := range pages {
 			c.arg(page)
-			c.key(c.waiting(page), c.seen(c.shape.turn, page), c.fates(page), c.lapsed(page), c.missed(page))
+			c.key(c.waiting(page), c.fates(page), c.lapsed(page), c.missed(page))
 		}
 		for _, fate := range []queue.Fate{queue.Ended, queue.Expired, queue.Missed, queue.Left} {
 			text, err := lost.Done[fate].MarshalText()

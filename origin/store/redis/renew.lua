@@ -26,7 +26,7 @@ if named ~= kept() then return again() end
 
 local pages = {}
 for _ = 1, number() do
-  pages[number()] = {waiting = key(), seen = key(), fates = key(), lapsed = key(), missed = key()}
+  pages[number()] = {waiting = key(), fates = key(), lapsed = key(), missed = key()}
 end
 local highest = math.max(num('issued'), issuedFloor + (first and RENEWAL_MARGIN or 0))
 for page = place(num('issued') + 1), (place(math.max(highest, 1))) do
@@ -50,15 +50,15 @@ if first then
   set('idle', 0)
 end
 
+-- Who holds a number that is passed over is not known to be there before the next sighting; offers
+-- must not go to numbers that nobody holds.
 if highest > num('issued') then
   local issued, live = num('issued'), livePages()
   for page = place(issued + 1), (place(highest)) do
     local at, p = page * PAGE + 1, pages[page]
     local from, to = math.max(issued + 1, at) - at, math.min(highest, at + PAGE - 1) - at
     ensure(p.waiting, PAGE_BYTES)
-    ensure(p.seen, PAGE_BYTES)
     fill(p.waiting, from, to)
-    fill(p.seen, from, to)
     live[page] = true
   end
   setLive(live)

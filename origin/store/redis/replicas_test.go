@@ -229,7 +229,7 @@ func chain(t *testing.T) site {
 		failOver: func() {
 			replication.lead("")
 			replication.flow()
-			if err := connect(t, successor).SlaveOf(t.Context(), "NO", "ONE").Err(); err != nil {
+			if err := connect(t, successor).Do(t.Context(), "replicaof", "no", "one").Err(); err != nil {
 				t.Fatalf("promote the replica: %v", err)
 			}
 			front.lead(successor.Addr)

@@ -59,6 +59,8 @@ var (
 	revokedSource string
 	//go:embed renew.lua
 	renewSource string
+	//go:embed bury.lua
+	burySource string
 	//go:embed list.lua
 	listSource string
 	//go:embed remind.lua
@@ -87,6 +89,7 @@ var (
 	renewScript   = queueScript(renewSource)
 	revokeScript  = lastingScript(constants() + revocationsPrelude + revokeSource)
 	revokedScript = passingScript(constants() + revocationsPrelude + revokedSource)
+	buryScript    = lastingScript(burySource)
 	listScript    = lastingScript(listSource)
 	remindScript  = lastingScript(remindSource)
 	settleScript  = passingScript(settleSource)

@@ -209,6 +209,7 @@ func deleteQueue(t *testing.T, s store.Store) {
 	position := sc.joinAnonymous(1)
 	sc.tick()
 	session := sc.claim(position)
+	sc.wantDeleted(false)
 	sc.wantErr("Delete of an open queue", s.Delete(t.Context(), sc.id, sc.inc), store.ErrNotClosed)
 	sc.setState(queue.Closed)
 	sc.wantErr("Delete while a session runs", s.Delete(t.Context(), sc.id, sc.inc), store.ErrRunning)
@@ -223,6 +224,10 @@ func deleteQueue(t *testing.T, s store.Store) {
 	_, err := s.Get(t.Context(), sc.id)
 	sc.wantErr("Get after Delete", err, store.ErrNotFound)
 	sc.wantErr("Delete again", s.Delete(t.Context(), sc.id, sc.inc), store.ErrNotFound)
+	sc.wantDeleted(true)
+	if deleted, err := s.Deleted(t.Context(), sc.id, "another"); err != nil || deleted {
+		t.Errorf("Deleted of another incarnation: %v, %v, want false", deleted, err)
+	}
 	list, err := s.List(t.Context(), sc.id.Tenant())
 	if err != nil || len(list) != 0 {
 		t.Errorf("List after Delete: %v, error %v", list, err)
@@ -268,5 +273,12 @@ func oldIncarnation(t *testing.T, s store.Store) {
 	result := sc.joinBatch(oldBatch)
 	if j := result.Joins[0]; result.Incarnation != sc.inc || !j.New || j.Position != 1 {
 		t.Errorf("join in the new queue: %+v of incarnation %s, want position 1, new, of %s", j, result.Incarnation, sc.inc)
+	}
+}
+
+func (sc *scene) wantDeleted(want bool) {
+	sc.t.Helper()
+	if deleted, err := sc.s.Deleted(sc.t.Context(), sc.id, sc.inc); err != nil || deleted != want {
+		sc.t.Errorf("Deleted: %v, %v, want %v", deleted, err, want)
 	}
 }

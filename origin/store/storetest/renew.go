@@ -121,8 +121,8 @@ func renewLost(t *testing.T, s store.Store) {
 	}
 	sc.wantOffer(8, claimBy)
 	counts, look := sc.counts(), sc.look()
-	if counts.Offers != 2 || counts.Sessions != 2 || counts.Waiting != got.Waiting || look.JoinSlots != 0 {
-		t.Errorf("%+v, %d slots for joins, want 2 offers, 2 sessions, %d waiting and no slots", counts, look.JoinSlots, got.Waiting)
+	if counts.Offers != 2 || counts.Sessions != 2 || counts.Waiting != got.Waiting || look.JoinSlots != 0 || look.Present != 0 {
+		t.Errorf("%+v, %d slots for joins, %d present, want 2 offers, 2 sessions, %d waiting, no slots and nobody present", counts, look.JoinSlots, look.Present, got.Waiting)
 	}
 	_, err := s.Commit(t.Context(), sc.id, sc.owner, leaseTTL, planned)
 	sc.wantErr("a tick that was planned before", err, store.ErrLeaseLost)
