@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	goredis "github.com/redis/go-redis/v9"
+
 	"waitingroom/origin/queue"
 	"waitingroom/origin/store"
 	"waitingroom/origin/store/redis"
@@ -36,6 +38,9 @@ func startReplica(t testing.TB, of string, options ...string) *redistest.Server 
 	eventually(t, "the replica follows", func() bool {
 		return strings.Contains(client.Info(t.Context(), "replication").Val(), "master_link_status:up")
 	})
+	master := goredis.NewClient(&goredis.Options{Addr: of})
+	defer master.Close()
+	eventually(t, "it acknowledges", func() bool { return master.Do(t.Context(), "wait", 1, 100).Val() == int64(1) })
 	return server
 }
 
