@@ -189,7 +189,7 @@ func (s *standoff) coordinator() int {
 
 func (s *standoff) log() []queue.Entry {
 	s.in.t.Helper()
-	entries, err := s.store.Entries(context.WithoutCancel(s.in.t.Context()), queue.ID(s.queue), s.incarnation, 0, 1_000_000)
+	entries, err := s.store.Entries(context.WithoutCancel(s.in.t.Context()), queue.ID(s.queue), s.incarnation, 0, "", 1_000_000)
 	if err != nil {
 		s.in.t.Fatalf("read the log: %v", err)
 	}

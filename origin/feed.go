@@ -3,6 +3,7 @@ package origin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -141,6 +142,9 @@ func (f *feed) readAll(ctx context.Context) error {
 	for _, m := range mirrors {
 		group.Go(func() error {
 			_, err := f.refresh(readCtx, m)
+			if errors.Is(err, errLostQueue) {
+				return nil // the other queues go on; this one is counted as behind
+			}
 			return err
 		})
 	}

@@ -144,6 +144,8 @@ func (f *feed) readOn(ctx context.Context, m *mirror, view *queue.View) (next *q
 	return next, len(entries) == readEntries, nil
 }
 
+var errLostQueue = errors.New("the store has lost the queue")
+
 // isOlder reports whether a snapshot is of a state before the one that a view of the same queue
 // has: something was lost, and no generation has begun since.
 func isOlder(s queue.Snapshot, than *queue.View) bool {
@@ -192,7 +194,7 @@ func (f *feed) readSnapshot(ctx context.Context, m *mirror) (*queue.View, bool, 
 				return nil, true, err
 			}
 			if !deleted {
-				return nil, true, fmt.Errorf("read snapshot: the store has lost the queue %s", m.id)
+				return nil, true, fmt.Errorf("read snapshot of %s: %w", m.id, errLostQueue)
 			}
 		}
 		frame, err := encodeFrame(wire.Frame{Removed: &wire.Removed{Queue: m.id}})

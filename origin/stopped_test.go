@@ -134,9 +134,9 @@ func (s *stoppedStore) Snapshot(ctx context.Context, id queue.ID) (queue.Snapsho
 	})
 }
 
-func (s *stoppedStore) Entries(ctx context.Context, id queue.ID, incarnation string, after uint64, limit int) ([]queue.Entry, error) {
+func (s *stoppedStore) Entries(ctx context.Context, id queue.ID, incarnation string, after uint64, chain string, limit int) ([]queue.Entry, error) {
 	return during(s, ctx, "Entries", func(ctx context.Context) ([]queue.Entry, error) {
-		return s.Store.Entries(ctx, id, incarnation, after, limit)
+		return s.Store.Entries(ctx, id, incarnation, after, chain, limit)
 	})
 }
 
@@ -232,7 +232,7 @@ func TestCoordinatorThatWasStoppedHurtsNobody(t *testing.T) {
 			}
 		}
 		fans.bustle(rigs[0], 20*time.Second)
-		entries, err := shared.Entries(t.Context(), id, rigs[0].view(id).Incarnation, 0, 1_000_000)
+		entries, err := shared.Entries(t.Context(), id, rigs[0].view(id).Incarnation, 0, "", 1_000_000)
 		must(t, err)
 		if err := storetest.CheckHistory(entries); err != nil {
 			t.Error(err)

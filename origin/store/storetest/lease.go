@@ -162,7 +162,7 @@ func leaseBelieved(t *testing.T, s store.Store) {
 			t.Errorf("round %d: who comes back changed what the next tick sees from %+v to %+v", round, look, after)
 		}
 	}
-	entries, err := s.Entries(t.Context(), sc.id, sc.inc, 0, 1_000_000)
+	entries, err := s.Entries(t.Context(), sc.id, sc.inc, 0, "", 1_000_000)
 	if err == nil {
 		err = CheckHistory(entries)
 	}
