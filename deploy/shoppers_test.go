@@ -111,6 +111,13 @@ func (s *shoppers) goesOn(after string) {
 	s.t.Logf("%s: all goes on within %v, after %d times 503", after, time.Since(begin).Round(time.Millisecond), s.busy.Load()-busy)
 }
 
+// feel waits until shoppers have met a fault: until some were answered 503.
+func (s *shoppers) feel(fault string) {
+	s.t.Helper()
+	before := s.busy.Load()
+	s.in.eventually(goesOnWithin, "somebody notices: "+fault, func() bool { return s.busy.Load() > before })
+}
+
 func (s *shoppers) note(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -44,6 +44,8 @@ type crowd struct {
 	work    sync.WaitGroup
 
 	done [kinds]progress
+	// unknown counts the calls whose outcome nobody could tell.
+	unknown atomic.Int64
 
 	mu       sync.Mutex
 	places   map[store.Key]uint64 // of users
@@ -124,19 +126,12 @@ func startCrowd(t *testing.T, config redis.Config, id queue.ID) *crowd {
 // for how long it stood still since the last call.
 func (c *crowd) goesOn(after string) {
 	c.t.Helper()
-	begin := time.Now()
 	var before [kinds]int64
 	for i := range before {
 		before[i] = c.done[i].count.Load()
 	}
-	again := time.NewTicker(10 * time.Millisecond)
-	defer again.Stop()
 	for i := range before {
-		for c.done[i].count.Load() < before[i]+10 {
-			if <-again.C; time.Since(begin) > goesOnWithin {
-				c.t.Fatalf("%s: no %s for %v; %s", after, kindNames[i], goesOnWithin, c.wrong())
-			}
-		}
+		c.wait(after+": "+kindNames[i], func() bool { return c.done[i].count.Load() >= before[i]+10 })
 	}
 	text := after + ": the longest pause was"
 	for i := range c.done {
@@ -146,17 +141,43 @@ func (c *crowd) goesOn(after string) {
 	c.t.Log(text[:len(text)-1])
 }
 
+// joinsOn waits until some more batches of joins were answered.
+func (c *crowd) joinsOn(batches int) {
+	c.t.Helper()
+	want := c.done[joins].count.Load() + int64(batches)
+	c.wait("joins", func() bool { return c.done[joins].count.Load() >= want })
+}
+
+// feels waits until the crowd has met a fault: until the outcome of several calls was unknown.
+func (c *crowd) feels(fault string) {
+	c.t.Helper()
+	before := c.unknown.Load()
+	c.wait("notice that "+fault, func() bool { return c.unknown.Load() >= before+3 })
+}
+
+// wait waits for what the crowd does.
+func (c *crowd) wait(what string, holds func() bool) {
+	c.t.Helper()
+	limit := time.NewTimer(goesOnWithin)
+	defer limit.Stop()
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for !holds() {
+		select {
+		case <-again.C:
+		case <-limit.C:
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.t.Fatalf("not within %v: %s; %d answers are wrong so far: %.2000q", goesOnWithin, what, len(c.wrongs), c.wrongs)
+		}
+	}
+}
+
 // note notes what is wrong.
 func (c *crowd) note(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.wrongs = append(c.wrongs, fmt.Sprintf(format, args...))
-}
-
-func (c *crowd) wrong() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return fmt.Sprintf("%d answers are wrong so far: %.2000q", len(c.wrongs), c.wrongs)
 }
 
 // every does something every so often until ctx ends.
@@ -189,7 +210,7 @@ func refusal(err error) error {
 
 // insist repeats a call for as long as its outcome is unknown, as edges do. It returns the refusal,
 // if it was refused, and false when ctx ended first.
-func insist(ctx context.Context, call func(context.Context) error) (refused error, answered bool) {
+func (c *crowd) insist(ctx context.Context, call func(context.Context) error) (refused error, answered bool) {
 	pause := time.NewTicker(20 * time.Millisecond)
 	defer pause.Stop()
 	for {
@@ -202,6 +223,7 @@ func insist(ctx context.Context, call func(context.Context) error) (refused erro
 		if refused = refusal(err); refused != nil {
 			return refused, true
 		}
+		c.unknown.Add(1)
 		select {
 		case <-ctx.Done():
 			return nil, false
@@ -234,7 +256,7 @@ func (c *crowd) joinAll(ctx context.Context, n int) {
 			})
 			return err
 		}
-		refused, answered := insist(ctx, send)
+		refused, answered := c.insist(ctx, send)
 		if !answered {
 			return
 		}
@@ -246,7 +268,7 @@ func (c *crowd) joinAll(ctx context.Context, n int) {
 		c.enter(edge, seq, users, got.Joins, highest)
 		if random.IntN(4) == 0 {
 			first := got.Joins
-			if refused, answered := insist(ctx, send); answered && (refused != nil || !reflect.DeepEqual(got.Joins, first)) {
+			if refused, answered := c.insist(ctx, send); answered && (refused != nil || !reflect.DeepEqual(got.Joins, first)) {
 				c.note("batch %d of %s repeated: %v %v, before: %v", seq, edge, got.Joins, refused, first)
 			}
 		}
@@ -352,7 +374,7 @@ func (c *crowd) see(ctx context.Context) {
 		if highest == 0 {
 			return
 		}
-		refused, answered := insist(ctx, func(ctx context.Context) error {
+		refused, answered := c.insist(ctx, func(ctx context.Context) error {
 			_, err := c.origins[0].See(ctx, store.SightingBatch{
 				Queue: c.id, Incarnation: "inc", Edge: "edge-0", Turn: 1, Positions: queue.Positions{1 + highest/2, 1 + highest},
 				Complete: true, Now: time.Now(),
@@ -378,7 +400,7 @@ func (c *crowd) shop(ctx context.Context, s store.Store, seed uint64) {
 			return
 		}
 		var session queue.Session
-		refused, answered := insist(ctx, func(ctx context.Context) (err error) {
+		refused, answered := c.insist(ctx, func(ctx context.Context) (err error) {
 			attempt++
 			session, _, err = s.Claim(ctx, store.Claim{
 				Queue: c.id, Incarnation: "inc", Position: position, Subject: fan,
@@ -406,7 +428,7 @@ func (c *crowd) shop(ctx context.Context, s store.Store, seed uint64) {
 		if !c.enterShop(position, session.ID, random.IntN(4) > 0) {
 			return
 		}
-		refused, answered = insist(ctx, func(ctx context.Context) error {
+		refused, answered = c.insist(ctx, func(ctx context.Context) error {
 			_, err := s.EndSession(ctx, c.id, session.ID, queue.Ended, queue.ReasonReleased, time.Now())
 			return err
 		})

@@ -15,6 +15,6 @@ func TestConformanceOfSentinel(t *testing.T) {
 	s := redistest.StartSentinels(t, 1)
 	s.SetDownAfter(patient)
 	storetest.Run(t, func(t *testing.T) store.Store {
-		return openWith(t, redis.Config{Addresses: s.Addrs(), MasterName: s.MasterName})
+		return openWith(t, redis.Config{Addresses: s.Addrs(), MasterName: s.MasterName, Replicas: 1})
 	})
 }

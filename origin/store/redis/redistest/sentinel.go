@@ -160,6 +160,12 @@ func (s *Sentinels) SetDownAfter(milliseconds int) {
 	}
 }
 
+// AwaitFailover waits until another server than that one is the master.
+func (s *Sentinels) AwaitFailover(than *Server) {
+	s.t.Helper()
+	await(s.t, "another server is the master", func() bool { return s.Master() != than })
+}
+
 // Failover has the sentinels make another server the master, and returns it.
 func (s *Sentinels) Failover() *Server {
 	s.t.Helper()
