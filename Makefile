@@ -3,7 +3,7 @@
 GO ?= go
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint fmt bench microbench fire soak siege fuzz needs
+.PHONY: help run build test lint fmt bench microbench fire soak siege fuzz chaos needs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ soak: needs ## 400,000 fans come and go; watch memory and goroutines. SEED=n rep
 
 siege: needs ## slow clients attack an edge, at length; compare what the others notice
 	$(GO) test -tags siege -race -count 1 -v -timeout 60m -run '^TestSlowClients' ./deploy -siege.pairs 11 -siege.window 2s
+
+chaos: needs ## forty faults of a Redis Cluster at random under a crowd. SEED=n repeats which ones
+	$(GO) test -race -count 1 -v -timeout 60m -run '^TestFaultsAtRandom$$' ./origin/store/redis -chaos.faults 40 -chaos.seed $(or $(SEED),0)
 
 fuzz: ## fuzz all parsers for ten million executions; what they find interesting is kept in testdata/fuzz
 	@GO="$(GO)" .ci/fuzz

@@ -42,8 +42,13 @@ type crowd struct {
 	first   queue.Snapshot
 	stop    context.CancelFunc
 	work    sync.WaitGroup
+	view    *queue.View // by the log; the reader's alone
 
 	done [kinds]progress
+	// mayLose says that entries of the log that were never acknowledged may get lost, although
+	// somebody has read them; rewritten counts how often the reader was told so.
+	mayLose   bool
+	rewritten atomic.Int64
 	// unknown counts the calls whose outcome nobody could tell.
 	unknown atomic.Int64
 
@@ -82,10 +87,11 @@ const (
 )
 
 // startCrowd makes a queue and sets a crowd on it, until end is called. config says where Redis is.
-func startCrowd(t *testing.T, config redis.Config, id queue.ID) *crowd {
+// See crowd.mayLose.
+func startCrowd(t *testing.T, config redis.Config, id queue.ID, mayLose bool) *crowd {
 	t.Helper()
 	c := &crowd{
-		t: t, id: id, places: make(map[store.Key]uint64), fans: make(map[uint64]store.Key),
+		t: t, id: id, mayLose: mayLose, places: make(map[store.Key]uint64), fans: make(map[uint64]store.Key),
 		sessions: make(map[uint64]string), ending: make(map[uint64]bool), retired: make(map[store.Key]bool),
 	}
 	settings := queue.DefaultSettings()
@@ -103,6 +109,7 @@ func startCrowd(t *testing.T, config redis.Config, id queue.ID) *crowd {
 	if c.first, err = c.origins[0].Snapshot(t.Context(), id); err != nil {
 		t.Fatalf("Snapshot: %v", err)
 	}
+	c.view = queue.NewView(c.first)
 	ctx, stop := context.WithCancel(t.Context())
 	c.stop = stop
 	t.Cleanup(func() {
@@ -199,7 +206,7 @@ func refusal(err error) error {
 	for _, s := range []error{
 		store.ErrNotFound, store.ErrExists, store.ErrConflict, store.ErrClosed, store.ErrNotClosed, store.ErrRunning,
 		store.ErrNotOffered, store.ErrTaken, store.ErrOut, store.ErrNotIssued, store.ErrLeaseLost, store.ErrLeaseHeld,
-		store.ErrNoSession, store.ErrTrimmed, store.ErrBatchExpired,
+		store.ErrNoSession, store.ErrTrimmed, store.ErrRewritten, store.ErrBatchExpired,
 	} {
 		if errors.Is(err, s) {
 			return s
@@ -417,6 +424,8 @@ func (c *crowd) shop(ctx context.Context, s store.Store, seed uint64) {
 		switch {
 		case refused != nil && ending && errors.Is(refused, store.ErrOut):
 			return
+		case c.mayLose && before == "" && errors.Is(refused, store.ErrNotOffered):
+			return // the offer was lost; another one will be in the log
 		case refused != nil:
 			c.note("Claim of position %d, which was offered: %v", position, refused)
 			return
@@ -438,6 +447,11 @@ func (c *crowd) shop(ctx context.Context, s store.Store, seed uint64) {
 			c.note("EndSession of position %d: %v", position, refused)
 		}
 	})
+}
+
+func sameState(a, b queue.Snapshot) bool {
+	a.Admitted, b.Admitted = nil, nil // a snapshot from the store has none
+	return reflect.DeepEqual(a, b)
 }
 
 // pick picks a position to claim: one that was offered, or one that has a session already, whose
@@ -479,29 +493,46 @@ func (c *crowd) enterShop(position uint64, session string, end bool) bool {
 
 // read follows the log, as the feed does.
 func (c *crowd) read(ctx context.Context) {
-	view := queue.NewView(c.first)
 	every(ctx, 10*time.Millisecond, func() {
 		limited, cancel := context.WithTimeout(ctx, 3*time.Second)
 		defer cancel()
-		entries, err := c.origins[1].Entries(limited, c.id, "inc", view.Number, view.Chain, 1000)
-		if c.failed("Entries", err) || len(entries) == 0 {
-			return
-		}
-		next, ok := view.Apply(entries)
-		if !ok {
-			c.note("the log goes on with entry %d after %d", entries[0].Number, view.Number)
-			return
-		}
-		view = next
-		c.done[reads].step()
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		for _, entry := range entries {
-			if entry.Kind == queue.EntryOffered {
-				c.offered = append(c.offered, entry.Positions...)
-			}
+		if c.readOn(limited) {
+			c.done[reads].step()
 		}
 	})
+}
+
+// readOn reads the next entries of the log, and reports whether there were any. Entries that it has
+// may have been lost with a master: then it begins anew with a snapshot.
+func (c *crowd) readOn(ctx context.Context) bool {
+	s := c.origins[1]
+	entries, err := s.Entries(ctx, c.id, "inc", c.view.Number, c.view.Chain, 1000)
+	if c.mayLose && errors.Is(err, store.ErrRewritten) {
+		snapshot, err := s.Snapshot(ctx, c.id)
+		if c.failed("Snapshot", err) {
+			return false
+		}
+		c.view = queue.NewView(snapshot)
+		c.rewritten.Add(1)
+		return true
+	}
+	if c.failed("Entries", err) || len(entries) == 0 {
+		return false
+	}
+	next, ok := c.view.Apply(entries)
+	if !ok {
+		c.note("the log goes on with entry %d after %d", entries[0].Number, c.view.Number)
+		return false
+	}
+	c.view = next
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, entry := range entries {
+		if entry.Kind == queue.EntryOffered {
+			c.offered = append(c.offered, entry.Positions...)
+		}
+	}
+	return true
 }
 
 // end ends the crowd, and compares its book with what the store says.
@@ -516,6 +547,12 @@ func (c *crowd) end() {
 		c.t.Fatalf("Snapshot: %v", err)
 	}
 	view := queue.NewView(snapshot)
+	for c.readOn(c.t.Context()) {
+	}
+	if followed, read := c.view.Snapshot(), view.Snapshot(); !sameState(followed, read) {
+		c.note("who followed the log sees another queue than who reads a snapshot: entry %d, %d issued, %d offers, %d sessions, and entry %d, %d issued, %d offers, %d sessions",
+			followed.Number, followed.Issued, len(followed.Offers), len(followed.Sessions), read.Number, read.Issued, len(read.Offers), len(read.Sessions))
+	}
 	for position := range c.fans {
 		fate := view.Fate(position)
 		session, runs := view.Session(position)
@@ -548,6 +585,6 @@ func (c *crowd) end() {
 	for _, wrong := range c.wrongs[:min(len(c.wrongs), 30)] {
 		c.t.Error(wrong)
 	}
-	c.t.Logf("%d fans, %d sessions, %d users in line, %d entries; %d answers wrong",
-		len(c.fans), len(c.sessions), len(users), view.Number, len(c.wrongs))
+	c.t.Logf("%d fans, %d sessions, %d users in line, %d entries, rewritten %d times; %d answers wrong",
+		len(c.fans), len(c.sessions), len(users), view.Number, c.rewritten.Load(), len(c.wrongs))
 }

@@ -32,12 +32,12 @@ type ruin struct {
 }
 
 // startRuin starts a cluster and sets a crowd on it.
-func startRuin(t *testing.T) *ruin {
+func startRuin(t *testing.T, mayLose bool) *ruin {
 	t.Helper()
 	cluster := redistest.StartCluster(t)
 	return &ruin{
 		Cluster: cluster, key: "{" + string(crowdQueue) + "}",
-		crowd: startCrowd(t, redis.Config{Addresses: cluster.Addrs()[2:5], Replicas: 1}, crowdQueue),
+		crowd: startCrowd(t, redis.Config{Addresses: cluster.Addrs()[2:5], Replicas: 1}, crowdQueue, mayLose),
 	}
 }
 
@@ -106,7 +106,7 @@ func (r *ruin) anotherMaster(than *redistest.Server) *redistest.Server {
 // TestClusterChanges changes a cluster as its operator does.
 func TestClusterChanges(t *testing.T) {
 	t.Parallel()
-	r := startRuin(t)
+	r := startRuin(t, false)
 	for _, f := range changes {
 		r.suffer(f)
 	}
@@ -117,7 +117,7 @@ func TestClusterChanges(t *testing.T) {
 // TestMasterDies has masters die, and replicas.
 func TestMasterDies(t *testing.T) {
 	t.Parallel()
-	r := startRuin(t)
+	r := startRuin(t, true)
 	for _, f := range deaths {
 		r.suffer(f)
 	}
@@ -133,7 +133,7 @@ func TestFaultsAtRandom(t *testing.T) {
 	}
 	t.Logf("-chaos.seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 3))
-	r := startRuin(t)
+	r := startRuin(t, true)
 	all := append(append([]fault{}, changes...), deaths...)
 	for range *chaosFaults {
 		r.crowd.joinsOn(random.IntN(300))
@@ -146,7 +146,7 @@ func TestFaultsAtRandom(t *testing.T) {
 func TestSentinelChangesTheMaster(t *testing.T) {
 	t.Parallel()
 	s := redistest.StartSentinels(t, 1)
-	c := startCrowd(t, redis.Config{Addresses: s.Addrs(), MasterName: s.MasterName, Replicas: 1}, crowdQueue)
+	c := startCrowd(t, redis.Config{Addresses: s.Addrs(), MasterName: s.MasterName, Replicas: 1}, crowdQueue, true)
 	s.Failover()
 	s.AwaitHealth()
 	c.goesOn("a planned failover")
