@@ -514,6 +514,11 @@ func (c *crowd) readOn(ctx context.Context) bool {
 		}
 		c.view = queue.NewView(snapshot)
 		c.rewritten.Add(1)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for _, offer := range snapshot.Offers { // some may be there twice, which does no harm
+			c.offered = append(c.offered, offer.Position)
+		}
 		return true
 	}
 	if c.failed("Entries", err) || len(entries) == 0 {
