@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -29,7 +30,8 @@ const (
 // redirects of a cluster: what is tried again, and for how long, is decided in one place, try.
 func newClient(config Config) goredis.UniversalClient {
 	options := &goredis.UniversalOptions{
-		Addrs:      config.Addresses,
+		// go-redis appends to it in place.
+		Addrs:      slices.Clone(config.Addresses),
 		MasterName: config.MasterName,
 		Username:   config.Username, Password: config.Password,
 		SentinelUsername: config.SentinelUsername, SentinelPassword: config.SentinelPassword,
