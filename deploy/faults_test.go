@@ -16,6 +16,7 @@ const noLimits = "limits: {joinsPerAddress: {off: true}, joinsPerPublishableKey:
 func TestFaultsOfACluster(t *testing.T) {
 	t.Parallel()
 	cluster := redistest.StartCluster(t)
+	cluster.SetNodeTimeout(60_000) // at first nothing changes by itself, however busy the machine is
 	in := setup{origins: 2, redis: fmt.Sprintf("{addresses: [%q, %q], replicas: 1}", cluster.Addrs()[0], cluster.Addrs()[4]), edgeConfig: noLimits}.install(t)
 	s := in.goShopping()
 	key := "{" + s.queue + "}"
@@ -38,6 +39,7 @@ func TestFaultsOfACluster(t *testing.T) {
 
 	replica := cluster.ReplicaOf(to)
 	s.masterDies()
+	cluster.SetNodeTimeout(1500)
 	to.Kill()
 	cluster.AwaitFailover(replica)
 	s.feel("the master has no replica")
@@ -62,9 +64,15 @@ func TestLostAnswersOfRedis(t *testing.T) {
 	proxy.LoseReplies(0)
 	s.goesOn("no answer gets lost any more")
 	s.end()
+	// Where the last answer was 503, and nobody asked again, it may have been done all the same.
+	doubt := int(s.busy.Load())
 	stats := in.request("GET", in.url.origins[0]+"/queues/"+s.queue+"/stats", "", bearer(in.operatorToken))
-	if running := s.entered - s.ended; stats.number("claimed") < s.entered || stats.number("ended") < s.ended ||
-		stats.number("sessions") > running+shopperCount {
-		t.Errorf("%d sessions were started and %d ended, the store says %s", s.entered, s.ended, stats.raw)
+	for name, want := range map[string]int{"issued": len(s.given), "claimed": s.entered, "ended": s.ended} {
+		if got := stats.number(name); got < want || got > want+doubt {
+			t.Errorf("the store counts %d %s, the fans %d, with %d in doubt", got, name, want, doubt)
+		}
+	}
+	if doubt > len(s.given)/10 {
+		t.Errorf("%d times 503 among %d fans: a lost answer is to be asked for again, unseen", doubt, len(s.given))
 	}
 }

@@ -107,6 +107,7 @@ func (r *ruin) anotherMaster(than *redistest.Server) *redistest.Server {
 func TestClusterChanges(t *testing.T) {
 	t.Parallel()
 	r := startRuin(t, false)
+	r.SetNodeTimeout(patient) // nothing changes by itself
 	for _, f := range changes {
 		r.suffer(f)
 	}
