@@ -4,57 +4,46 @@ import (
 	"context"
 	"fmt"
 	"reflect"
-	"testing"
 
 	"waitingroom/origin/queue"
 	"waitingroom/origin/store"
 )
 
-// checkLog checks the log of the scene's queue.
+// checkLog reads the queue's log from the first snapshot on and checks that it is without gaps,
+// that every position goes through lawful changes only, that no offer was made at capacity, and
+// that it ends in the same state as the store, by snapshot and by numbers.
 func (sc *scene) checkLog() {
 	sc.t.Helper()
-	if !sc.gone {
-		CheckLog(sc.t, sc.s, sc.first)
-	}
-}
-
-// CheckLog reads the log of a queue from a first snapshot on and checks that it is without gaps,
-// that every position goes through lawful changes only, that no offer was made at capacity, and
-// that it ends in the same state as the store, by snapshot and by numbers. Nobody changes the
-// queue meanwhile. The first snapshot is of a queue in which nothing has happened yet.
-func CheckLog(t testing.TB, s store.Store, first queue.Snapshot) {
-	t.Helper()
-	ctx := context.WithoutCancel(t.Context())
-	last, err := s.Snapshot(ctx, first.ID)
-	if err != nil {
-		t.Errorf("Snapshot: %v", err)
+	if sc.gone {
 		return
 	}
-	if last.Incarnation != first.Incarnation {
-		t.Errorf("the queue has incarnation %q, want %q", last.Incarnation, first.Incarnation)
+	ctx := context.WithoutCancel(sc.t.Context())
+	last := sc.snapshot()
+	if last.Incarnation != sc.inc {
+		sc.t.Errorf("the queue has incarnation %q, want %q", last.Incarnation, sc.inc)
 		return
 	}
-	view := queue.NewView(first)
-	teller := newTeller(first)
+	view := queue.NewView(sc.first)
+	teller := newTeller(sc.first)
 	for view.Number < last.Number {
-		entries, err := s.Entries(ctx, first.ID, first.Incarnation, view.Number, view.Chain, 100)
+		entries, err := sc.s.Entries(ctx, sc.id, sc.inc, view.Number, view.Chain, 100)
 		if err != nil || len(entries) == 0 {
-			t.Errorf("Entries after %d of %d: %d entries, error %v", view.Number, last.Number, len(entries), err)
+			sc.t.Errorf("Entries after %d of %d: %d entries, error %v", view.Number, last.Number, len(entries), err)
 			return
 		}
 		for _, entry := range entries {
 			if err := teller.tell(entry); err != nil {
-				t.Errorf("entry %d (%s): %v", entry.Number, entry.Kind, err)
+				sc.t.Errorf("entry %d (%s): %v", entry.Number, entry.Kind, err)
 				return
 			}
 			next, ok := view.Apply([]queue.Entry{entry})
 			if !ok {
-				t.Errorf("entry %d does not follow on %d", entry.Number, view.Number)
+				sc.t.Errorf("entry %d does not follow on %d", entry.Number, view.Number)
 				return
 			}
 			view = next
 			if total := view.Sessions + view.Offers; entry.Kind == queue.EntryOffered && total > view.Settings.Capacity {
-				t.Errorf("entry %d offers at capacity: %d sessions and offers, capacity %d",
+				sc.t.Errorf("entry %d offers at capacity: %d sessions and offers, capacity %d",
 					entry.Number, total, view.Settings.Capacity)
 			}
 		}
@@ -62,18 +51,18 @@ func CheckLog(t testing.TB, s store.Store, first queue.Snapshot) {
 	got, want := view.Snapshot(), queue.NewView(last).Snapshot()
 	got.Admitted, want.Admitted = nil, nil
 	if diff := firstDifference(got, want); diff != "" {
-		t.Errorf("the log tells another state than the snapshot: %s", diff)
+		sc.t.Errorf("the log tells another state than the snapshot: %s", diff)
 	}
-	counts, err := s.Counts(ctx, first.ID)
+	counts, err := sc.s.Counts(ctx, sc.id)
 	if err != nil {
-		t.Errorf("Counts: %v", err)
+		sc.t.Errorf("Counts: %v", err)
 		return
 	}
 	teller.totals.Present = counts.Present
 	teller.totals.Issued, teller.totals.Watermark = view.Issued, view.Watermark
 	teller.totals.Waiting, teller.totals.Offers, teller.totals.Sessions = view.Waiting, view.Offers, view.Sessions
 	if counts != teller.totals {
-		t.Errorf("Counts are %+v, but the log tells %+v", counts, teller.totals)
+		sc.t.Errorf("Counts are %+v, but the log tells %+v", counts, teller.totals)
 	}
 }
 
