@@ -281,7 +281,7 @@ func (s *shoppers) hold(f *fan, session bool) {
 	}
 }
 
-// masterDied says that offers which were only seen in the log may be gone with a master. Until here
+// masterDies says that offers which were only seen in the log may be gone with a master. Until here
 // they counted; from here on only what was acknowledged does.
 func (s *shoppers) masterDies() {
 	s.mu.Lock()
