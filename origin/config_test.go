@@ -51,7 +51,7 @@ clusterSecret: {file: a, env: B}
 tickEvery: 5s
 leaseTTL: 1s
 vip: true
-redis: {adresses: [x], masterName: m, cluster: true, caFile: ca.pem}
+redis: {adresses: [x], masterName: m, cluster: true, caFile: ca.pem, replicas: -1, replicaTimeout: 5s}
 tls: {certFile: c.pem}
 tenants:
   - id: Shop
@@ -70,7 +70,7 @@ tenants:
 		"vip: unknown key", "redis.adresses: unknown key", "tenants[0].ticketKeys.path: unknown key",
 		"tls: certFile and keyFile", "adminListen: host:port", "publicURL: ", "issuer: ", "tickEvery: ", "leaseTTL: ",
 		"clusterSecret: exactly one", "sessionKeys: exactly one", "userHashKey: exactly one",
-		"redis.cluster: excluded", "redis.caFile: needs tls",
+		"redis.cluster: excluded", "redis.caFile: needs tls", "redis.replicas: 0 to 16", "redis.replicaTimeout: 10ms to 1s",
 		"tenants[0].id: ", "tenants[0].operatorKeys: exactly one", "tenants[2].id: twin is there twice",
 		"tenants[0].apiKeys[0].kind: ", "tenants[0].apiKeys[0].sha256: ", "tenants[0].apiKeys[1].id: ",
 	} {

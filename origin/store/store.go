@@ -143,7 +143,9 @@ type Queues interface {
 	// Of several callers that remember the same generation the first begins the new one; the others
 	// get its description, and raise the counter and the watermark to what they remember, and put
 	// back what they remember but for offers. The log tells it all in one entry, EntryGeneration,
-	// after which readers take a snapshot.
+	// after which readers take a snapshot; one that asks Entries for what follows an entry from
+	// before it is told ErrTrimmed or ErrRewritten. Should the store lose the renewal too, the view
+	// of whoever took that snapshot has what was put back, and puts it back again.
 	Renew(ctx context.Context, remembered *queue.View, generation string, now time.Time) (Meta, Ack, error)
 	// Delete removes all that the store has of a closed queue, its reminder included.
 	// ErrNotClosed, ErrRunning.
