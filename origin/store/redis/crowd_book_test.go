@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"time"
 
 	"waitingroom/origin/queue"
@@ -83,6 +84,23 @@ func (c *crowd) pick(random *rand.Rand) (position uint64, fan store.Key, session
 	(*list)[n] = (*list)[len(*list)-1]
 	*list = (*list)[:len(*list)-1]
 	return position, fan, c.sessions[position]
+}
+
+// inLine are the positions of all who have no session, or of one of them.
+func (c *crowd) inLine(all bool) queue.Positions {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var positions queue.Positions
+	for position := range c.fans {
+		if _, shops := c.sessions[position]; shops {
+			continue
+		}
+		if positions = append(positions, position); !all {
+			break
+		}
+	}
+	slices.Sort(positions)
+	return positions
 }
 
 // enterShop enters a session in the book, and reports whether it is to be ended now.

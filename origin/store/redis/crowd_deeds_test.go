@@ -158,19 +158,16 @@ func (c *crowd) failed(what string, err error) bool {
 	return err != nil
 }
 
-// see hands in sightings of some who are in line.
+// see hands in sightings of some who are in line, and now and then of all, so that they stay present.
 func (c *crowd) see(ctx context.Context) {
+	calls := 0
 	every(ctx, 20*time.Millisecond, func() {
-		c.mu.Lock()
-		highest := c.highest
-		c.mu.Unlock()
-		if highest == 0 {
-			return
-		}
+		calls++
+		positions := c.inLine(calls%250 == 0)
 		refused, answered := c.insist(ctx, func(ctx context.Context) error {
 			_, err := c.origins[0].See(ctx, store.SightingBatch{
-				Queue: c.id, Incarnation: "inc", Edge: "edge-0", Turn: 1, Positions: queue.Positions{1 + highest/2, 1 + highest},
-				Complete: true, Now: time.Now(),
+				Queue: c.id, Incarnation: "inc", Edge: "edge-0", Turn: 1 << 30, // the running one
+				Positions: positions, Complete: true, Now: time.Now(),
 			})
 			return err
 		})
