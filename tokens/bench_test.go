@@ -136,3 +136,18 @@ func BenchmarkValidateNew(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkUserVerify is for user tokens, of which an edge remembers none.
+func BenchmarkUserVerify(b *testing.B) {
+	for _, k := range userKinds(b) {
+		token := k.sign(k.header, k.claims)
+		b.Run(k.algorithm.String(), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := k.verify(token, testNow); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

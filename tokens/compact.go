@@ -5,7 +5,7 @@ import (
 	"encoding/base64"
 )
 
-// maxToken bounds every token that is looked at, in bytes.
+// maxToken bounds every token of our own that is looked at, in bytes.
 const maxToken = 2048
 
 // encoding is base64url without padding that refuses spare bits; see decodePart for the rest.
@@ -23,6 +23,11 @@ func split(token []byte) (parts, error) {
 	if len(token) > maxToken {
 		return parts{}, errTooLong
 	}
+	return cut(token)
+}
+
+// cut does that with a token of any length.
+func cut(token []byte) (parts, error) {
 	first := bytes.IndexByte(token, '.')
 	last := bytes.LastIndexByte(token, '.')
 	if first <= 0 || last <= first+1 || last == len(token)-1 || bytes.IndexByte(token[first+1:last], '.') >= 0 {

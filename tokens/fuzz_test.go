@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -167,6 +168,57 @@ func FuzzOperator(f *testing.F) {
 	})
 }
 
+// FuzzUserToken signs whatever header and claims come: what is accepted then says the same to any
+// other reader, and no header in it told us what to do.
+func FuzzUserToken(f *testing.F) {
+	keys, err := ParseUserKeys([]byte(fuzzPublicKeys))
+	if err != nil {
+		f.Fatal(err)
+	}
+	signer, err := operatorSigner([]byte(fuzzSessionKeys), testNow)
+	if err != nil {
+		f.Fatal(err)
+	}
+	private := signer.raw.(ed25519.PrivateKey)
+	tokens := &UserTokens{Issuer: testProvider, Audience: testAudience, Keys: keys}
+	k := userKinds(f)[0]
+	header := k.header.set("kid", `"k1"`)
+	for _, claims := range []object{
+		k.claims, k.claims.set("aud", `["x","`+testAudience+`"]`), k.claims.set("sub", `"\ud83c\udfab"`), k.claims.set("exp", "1e9"),
+		k.claims.set("exp", "9223372036854775807"), k.claims.add("nbf", "-1"), k.claims.add("SUB", `"x"`), k.claims.add("sub", `"x"`),
+	} {
+		f.Add(header.String(), claims.String())
+	}
+	f.Add(header.add("crit", "[]").String(), k.claims.String())
+	f.Add(header.set("typ", "null").add("x5t", "1").String(), k.claims.String())
+	f.Fuzz(func(t *testing.T, header, claims string) {
+		signed := raw64(header) + "." + raw64(claims)
+		token := []byte(signed + "." + raw64(string(ed25519.Sign(private, []byte(signed)))))
+		user, err := tokens.Verify(token, testNow)
+		if err != nil {
+			if !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrExpired) {
+				t.Errorf("%v wraps neither ErrInvalid nor ErrExpired", err)
+			}
+			return
+		}
+		var c, h map[string]any // by the exact names, unlike a struct
+		if err := errors.Join(json.Unmarshal([]byte(header), &h), json.Unmarshal([]byte(claims), &c)); err != nil {
+			t.Fatalf("not even JSON: %v", err)
+		}
+		if c["sub"] != user.Subject || c["exp"] != float64(user.ExpiresAt.Unix()) || c["iss"] != testProvider || h["kid"] != "k1" || h["alg"] != "EdDSA" {
+			t.Errorf("got %+v, a JSON parser reads %v and %v", user, h, c)
+		}
+		for _, name := range []string{"crit", "jku", "jwk", "x5u", "x5c", "b64", "zip", "enc"} {
+			if _, there := h[name]; there {
+				t.Errorf("accepted a header with %s", name)
+			}
+		}
+		if subject, err := PeekSubject(token); err != nil || subject != user.Subject {
+			t.Errorf("peeked at %q, %v; want %q", subject, err, user.Subject)
+		}
+	})
+}
+
 // FuzzObject compares the strict reader with encoding/json.
 func FuzzObject(f *testing.F) {
 	for _, text := range []string{
@@ -273,8 +325,24 @@ func FuzzKeySet(f *testing.F) {
 		if keys, err := ParseOperatorKeys(text); err == nil && len(keys.keys) == 0 {
 			t.Error("no operator keys and no error")
 		}
+		if keys, err := ParseUserKeys(text); err == nil {
+			wantHandedOn(t, keys)
+		}
 		_, _ = SignOperator(text, someOperator, testOrigin)
 	})
+}
+
+// wantHandedOn: the keys of a provider that an origin read, an edge can read.
+func wantHandedOn(t *testing.T, keys *UserKeys) {
+	t.Helper()
+	public, err := keys.Public()
+	if err != nil {
+		t.Fatalf("publish: %v", err)
+	}
+	again, err := ParseUserKeys(public)
+	if err != nil || len(again.keys) != len(keys.keys) {
+		t.Errorf("of %d keys %+v were read again, %v", len(keys.keys), again, err)
+	}
 }
 
 // FuzzPEM keeps to texts that begin as PEM does.
@@ -285,6 +353,9 @@ func FuzzPEM(f *testing.F) {
 	f.Add(strings.TrimPrefix(good+good, "-----BEGIN"))
 	f.Add(" PUBLIC KEY-----\nName: x\n\nAAAA\n-----END PUBLIC KEY-----\n")
 	f.Fuzz(func(t *testing.T, rest string) {
+		if keys, err := ParseUserKeys([]byte("-----BEGIN" + rest)); err == nil {
+			wantHandedOn(t, keys)
+		}
 		keys, err := ParseOperatorKeys([]byte("-----BEGIN" + rest))
 		if err == nil && len(keys.keys) == 0 {
 			t.Error("no keys and no error")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -13,32 +14,38 @@ import (
 	"time"
 )
 
-// verifyWithJose runs the npm package jose on a token.
-func verifyWithJose(t *testing.T, jwksURL, token, issuer, audience string) (payload, refusal string) {
+// runJose runs a script on the npm package jose; refusal is what it says when it leaves with 1.
+func runJose(t *testing.T, script string, args ...string) (out, refusal string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	command := exec.CommandContext(ctx, "node", "verify.mjs", jwksURL, token, issuer, audience)
-	command.Dir = "testdata/jose"
-	var out, fault bytes.Buffer
-	command.Stdout, command.Stderr = &out, &fault
-	if err := command.Run(); err != nil {
-		if command.ProcessState != nil && command.ProcessState.ExitCode() == 1 {
-			return "", strings.TrimSpace(fault.String())
-		}
-		t.Fatalf("run node: %v\n%s", err, fault.String())
-	}
-	return out.String(), ""
-}
-
-// TestSessionsVerifyWithJose: a backend in another language needs nothing of ours.
-func TestSessionsVerifyWithJose(t *testing.T) {
 	if _, err := os.Stat("testdata/jose/node_modules/jose/package.json"); err != nil {
 		t.Fatal("the npm package jose is missing: run make test, or npm ci in tokens/testdata/jose")
 	}
 	if _, err := exec.LookPath("node"); err != nil {
 		t.Fatal("node is missing: run make test, or install Node.js")
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	command := exec.CommandContext(ctx, "node", append([]string{script}, args...)...)
+	command.Dir = "testdata/jose"
+	var stdout, fault bytes.Buffer
+	command.Stdout, command.Stderr = &stdout, &fault
+	if err := command.Run(); err != nil {
+		if command.ProcessState != nil && command.ProcessState.ExitCode() == 1 {
+			return "", strings.TrimSpace(fault.String())
+		}
+		t.Fatalf("run node: %v\n%s", err, fault.String())
+	}
+	return stdout.String(), ""
+}
+
+// verifyWithJose verifies a session token.
+func verifyWithJose(t *testing.T, jwksURL, token, issuer, audience string) (payload, refusal string) {
+	t.Helper()
+	return runJose(t, "verify.mjs", jwksURL, token, issuer, audience)
+}
+
+// TestSessionsVerifyWithJose: a backend in another language needs nothing of ours.
+func TestSessionsVerifyWithJose(t *testing.T) {
 	now := time.Now()
 	current, next := mustGenerate(t, GenerateSessionKeys), mustGenerate(t, GenerateSessionKeys)
 	// With an exp beside the key, and a second key that does not sign yet.
@@ -92,6 +99,50 @@ func TestSessionsVerifyWithJose(t *testing.T) {
 	} {
 		if payload, refusal := verifyWithJose(t, jwks, c.token, testIssuer, c.audience); refusal != c.want {
 			t.Errorf("%s: jose says %q and reads %q, want %s", c.name, refusal, payload, c.want)
+		}
+	}
+}
+
+// TestUserTokensOfJose: an identity provider in another language mints user tokens, and its set of
+// keys is read as it publishes it.
+func TestUserTokensOfJose(t *testing.T) {
+	out, refusal := runJose(t, "mint.mjs", testProvider, testAudience, "fan-\u00fc\U0001f3ab")
+	if refusal != "" {
+		t.Fatal(refusal)
+	}
+	var minted struct {
+		JWKS   json.RawMessage
+		Tokens []struct{ Alg, Case, Token string }
+	}
+	if err := json.Unmarshal([]byte(out), &minted); err != nil {
+		t.Fatalf("read %q: %v", out, err)
+	}
+	keys, err := ParseUserKeys(minted.JWKS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokens := &UserTokens{Issuer: testProvider, Audience: testAudience, Keys: keys}
+	seen := make(map[string]int)
+	for _, m := range minted.Tokens {
+		var want error
+		switch m.Case {
+		case "good":
+		case "expired":
+			want = ErrExpired
+		default:
+			want = ErrInvalid
+		}
+		user, err := tokens.Verify([]byte(m.Token), time.Now())
+		if !errors.Is(err, want) || err == nil && user.Subject != "fan-\u00fc\U0001f3ab" {
+			t.Errorf("%s, %s: got %+v, %v; want %v", m.Alg, m.Case, user, err, want)
+		}
+		if err == nil {
+			seen[m.Alg]++
+		}
+	}
+	for _, algorithm := range []string{"EdDSA", "ES256", "RS256"} {
+		if seen[algorithm] != 1 {
+			t.Errorf("%s: %d tokens were accepted, want the good one", algorithm, seen[algorithm])
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"time"
@@ -65,6 +66,38 @@ type webKey struct {
 // parseKeySet reads a JWK set (RFC 7517), strictly: no member twice, every key with a kid of its
 // own. The kinds of the keys are the caller's business.
 func parseKeySet(data []byte) ([]webKey, error) {
+	texts, err := keyTexts(data)
+	if err != nil {
+		return nil, err
+	}
+	keys := make([]webKey, 0, len(texts))
+	known := make(map[string]bool, len(texts))
+	for i, text := range texts {
+		k := webKey{text: text}
+		if err := json.Unmarshal(text, &k); err != nil {
+			return nil, fmt.Errorf("key %d is not a JWK: kty, kid, alg, use and crv must be strings, nbf and exp unix seconds", i+1)
+		}
+		switch {
+		case k.Kid == "":
+			return nil, fmt.Errorf("key %d has no kid", i+1)
+		case !validKeyID(k.Kid):
+			return nil, fmt.Errorf("key %d: a kid is up to 128 printable ASCII characters without quotes and backslashes", i+1)
+		case known[k.Kid]:
+			return nil, fmt.Errorf("key %d has the kid of another key", i+1)
+		case k.Use != "" && k.Use != "sig":
+			return nil, fmt.Errorf("key %d is not for signatures: its use must be sig", i+1)
+		}
+		known[k.Kid] = true
+		if err := k.readLifetime(); err != nil {
+			return nil, fmt.Errorf("key %d%w", i+1, err)
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
+}
+
+// keyTexts takes a JWK set apart into at most maxKeys keys, and at least one.
+func keyTexts(data []byte) ([]jsontext.Value, error) {
 	if len(data) > maxKeySet {
 		return nil, fmt.Errorf("the key set is longer than %d bytes", maxKeySet)
 	}
@@ -81,37 +114,21 @@ func parseKeySet(data []byte) ([]webKey, error) {
 	if len(set.Keys) > maxKeys {
 		return nil, fmt.Errorf("the JWK set holds more than %d keys", maxKeys)
 	}
-	keys := make([]webKey, 0, len(set.Keys))
-	known := make(map[string]bool, len(set.Keys))
-	for i, text := range set.Keys {
-		k := webKey{text: text}
-		if err := json.Unmarshal(text, &k); err != nil {
-			return nil, fmt.Errorf("key %d is not a JWK: kty, kid, alg, use and crv must be strings, nbf and exp unix seconds", i+1)
-		}
-		switch {
-		case k.Kid == "":
-			return nil, fmt.Errorf("key %d has no kid", i+1)
-		case !validKeyID(k.Kid):
-			return nil, fmt.Errorf("key %d: a kid is up to 128 printable ASCII characters without quotes and backslashes", i+1)
-		case known[k.Kid]:
-			return nil, fmt.Errorf("key %d has the kid of another key", i+1)
-		case k.Use != "" && k.Use != "sig":
-			return nil, fmt.Errorf("key %d is not for signatures: its use must be sig", i+1)
-		}
-		known[k.Kid] = true
-		var err error
-		if k.notBefore, err = keyTime(k.Nbf); err != nil {
-			return nil, fmt.Errorf("key %d: nbf %w", i+1, err)
-		}
-		if k.notAfter, err = keyTime(k.Exp); err != nil {
-			return nil, fmt.Errorf("key %d: exp %w", i+1, err)
-		}
-		if !k.notAfter.IsZero() && !k.notAfter.After(k.notBefore) {
-			return nil, fmt.Errorf("key %d is never used: its exp is not after its nbf", i+1)
-		}
-		keys = append(keys, k)
+	return set.Keys, nil
+}
+
+// readLifetime takes nbf and exp; its error goes on after the name of the key.
+func (k *webKey) readLifetime() (err error) {
+	if k.notBefore, err = keyTime(k.Nbf); err != nil {
+		return fmt.Errorf(": nbf %w", err)
 	}
-	return keys, nil
+	if k.notAfter, err = keyTime(k.Exp); err != nil {
+		return fmt.Errorf(": exp %w", err)
+	}
+	if !k.notAfter.IsZero() && !k.notAfter.After(k.notBefore) {
+		return errors.New(" is never used: its exp is not after its nbf")
+	}
+	return nil
 }
 
 // maxTime is the last second of the year 9999, beyond which times have no RFC 3339 form.
@@ -244,6 +261,31 @@ func (k *webKey) ecdsaPrivate() (*ecdsa.PrivateKey, error) {
 		return nil, errParameters
 	}
 	return &key, nil
+}
+
+func (k *webKey) rsaPublic() (*rsa.PublicKey, error) {
+	if !k.is("RSA", "", "RS256") {
+		return nil, errors.New("it must have kty RSA and alg RS256")
+	}
+	if k.private() {
+		return nil, errors.New("it is a private key where only public ones belong")
+	}
+	var key rsa.PublicKey
+	if err := k.parse(&key); err != nil {
+		return nil, err
+	}
+	return &key, checkRSA(&key)
+}
+
+// checkRSA refuses keys that are too weak, or that would make a verification dear.
+func checkRSA(key *rsa.PublicKey) error {
+	if bits := key.N.BitLen(); bits < 2048 || bits > 4096 {
+		return errors.New("an RSA key must have 2048 to 4096 bits")
+	}
+	if key.E != 65537 {
+		return errors.New("an RSA key must have the public exponent 65537")
+	}
+	return nil
 }
 
 // checkCurve refuses other curves and points that are on none.

@@ -17,11 +17,12 @@ import (
 
 // OperatorKeys verifies operator JWTs of one tenant. It is immutable; safe for concurrent use.
 type OperatorKeys struct {
-	keys []operatorKey
+	keys []pinnedKey
 }
 
-// operatorKey is a public key, or in SignOperator a private one. It pins its algorithm.
-type operatorKey struct {
+// pinnedKey is a key of a tenant's own, of the one algorithm that its tokens may name: a public
+// key, or in SignOperator a private one.
+type pinnedKey struct {
 	lifetime
 	id        string
 	algorithm jwa.SignatureAlgorithm
@@ -31,10 +32,10 @@ type operatorKey struct {
 // ParseOperatorKeys reads public keys (EdDSA or ES256): a JWK set, or PEM blocks "PUBLIC KEY". In
 // PEM a key has no name; the kid of its tokens is its thumbprint (RFC 7638, SHA-256, base64url).
 func ParseOperatorKeys(data []byte) (*OperatorKeys, error) {
-	var keys []operatorKey
+	var keys []pinnedKey
 	var err error
 	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("-----BEGIN")) {
-		keys, err = parsePEM(data)
+		keys, err = parsePEM(data, operatorAlgorithm)
 	} else {
 		keys, err = parseOperatorSet(data, (*webKey).ed25519Public, (*webKey).ecdsaPublic)
 	}
@@ -44,7 +45,7 @@ func ParseOperatorKeys(data []byte) (*OperatorKeys, error) {
 	return &OperatorKeys{keys}, nil
 }
 
-func (k *OperatorKeys) usable(id string, now time.Time) *operatorKey {
+func (k *OperatorKeys) usable(id string, now time.Time) *pinnedKey {
 	for i := range k.keys {
 		if key := &k.keys[i]; key.id == id && !key.expired(now) {
 			return key
@@ -54,15 +55,15 @@ func (k *OperatorKeys) usable(id string, now time.Time) *operatorKey {
 }
 
 // parseOperatorSet reads a JWK set of keys of one half, public or private.
-func parseOperatorSet[E, P any](data []byte, edwards func(*webKey) (E, error), p256 func(*webKey) (P, error)) ([]operatorKey, error) {
+func parseOperatorSet[E, P any](data []byte, edwards func(*webKey) (E, error), p256 func(*webKey) (P, error)) ([]pinnedKey, error) {
 	set, err := parseKeySet(data)
 	if err != nil {
 		return nil, err
 	}
-	var keys []operatorKey
+	var keys []pinnedKey
 	for i := range set {
 		k := &set[i]
-		key := operatorKey{lifetime: k.lifetime, id: k.Kid}
+		key := pinnedKey{lifetime: k.lifetime, id: k.Kid}
 		switch k.Kty {
 		case "OKP":
 			key.algorithm = jwa.EdDSA
@@ -82,7 +83,7 @@ func parseOperatorSet[E, P any](data []byte, edwards func(*webKey) (E, error), p
 }
 
 // operatorSigner finds the key of a private JWK set that signs at a time.
-func operatorSigner(privateJWKS []byte, now time.Time) (*operatorKey, error) {
+func operatorSigner(privateJWKS []byte, now time.Time) (*pinnedKey, error) {
 	keys, err := parseOperatorSet(privateJWKS, (*webKey).ed25519Private, (*webKey).ecdsaPrivate)
 	if err != nil {
 		return nil, err
@@ -94,12 +95,12 @@ func operatorSigner(privateJWKS []byte, now time.Time) (*operatorKey, error) {
 	return &keys[i], nil
 }
 
-// parsePEM reads one or more public keys.
-func parsePEM(data []byte) ([]operatorKey, error) {
+// parsePEM reads one or more public keys; choose tells the algorithm of each, or why it is none.
+func parsePEM(data []byte, choose func(public any) (jwa.SignatureAlgorithm, error)) ([]pinnedKey, error) {
 	if len(data) > maxKeySet {
 		return nil, fmt.Errorf("the PEM text is longer than %d bytes", maxKeySet)
 	}
-	var keys []operatorKey
+	var keys []pinnedKey
 	known := make(map[string]bool)
 	for rest := bytes.TrimSpace(data); len(rest) > 0; rest = bytes.TrimSpace(rest) {
 		// pem.Decode would pass over what it does not understand, and with it over a key.
@@ -114,7 +115,7 @@ func parsePEM(data []byte) ([]operatorKey, error) {
 		if len(keys) == maxKeys {
 			return nil, fmt.Errorf("the PEM text holds more than %d keys", maxKeys)
 		}
-		key, err := parsePublicKey(block.Bytes)
+		key, err := parsePublicKey(block.Bytes, choose)
 		if err != nil {
 			return nil, fmt.Errorf("PEM block %d: %w", len(keys)+1, err)
 		}
@@ -128,25 +129,28 @@ func parsePEM(data []byte) ([]operatorKey, error) {
 }
 
 // parsePublicKey reads the DER form that PEM wraps.
-func parsePublicKey(der []byte) (operatorKey, error) {
+func parsePublicKey(der []byte, choose func(public any) (jwa.SignatureAlgorithm, error)) (pinnedKey, error) {
 	raw, err := x509.ParsePKIXPublicKey(der)
 	if err != nil {
-		return operatorKey{}, errors.New("it is not a public key in PKIX form")
+		return pinnedKey{}, errors.New("it is not a public key in PKIX form")
 	}
-	key := operatorKey{raw: raw}
-	switch k := raw.(type) {
-	case ed25519.PublicKey:
-		key.algorithm = jwa.EdDSA
-	case *ecdsa.PublicKey:
-		key.algorithm = jwa.ES256
-		if err := checkCurve(k); err != nil {
-			return operatorKey{}, err
-		}
-	default:
-		return operatorKey{}, errors.New("it must be an Ed25519 or a P-256 key")
+	key := pinnedKey{raw: raw}
+	if key.algorithm, err = choose(raw); err != nil {
+		return pinnedKey{}, err
 	}
 	key.id, err = thumbprint(raw)
 	return key, err
+}
+
+// operatorAlgorithm is what a public key verifies.
+func operatorAlgorithm(public any) (jwa.SignatureAlgorithm, error) {
+	switch k := public.(type) {
+	case ed25519.PublicKey:
+		return jwa.EdDSA, nil
+	case *ecdsa.PublicKey:
+		return jwa.ES256, checkCurve(k)
+	}
+	return "", errors.New("it must be an Ed25519 or a P-256 key")
 }
 
 // thumbprint is the name of a public key by RFC 7638, with SHA-256.
