@@ -37,6 +37,7 @@ var (
 	ErrExists       = errors.New("queue exists")            //
 	ErrConflict     = errors.New("changed meanwhile")       // read again and retry
 	ErrClosed       = errors.New("queue is closed")         // no joins any more
+	ErrAnonymous    = errors.New("queue takes users only")  // Join: somebody in the batch is anonymous
 	ErrNotClosed    = errors.New("queue is not closed")     // DELETE needs closed
 	ErrRunning      = errors.New("a session runs")          // DELETE, Leave: end the session first
 	ErrNotOffered   = errors.New("no offer runs")           // claim: not this fan's turn
@@ -161,7 +162,9 @@ type Queues interface {
 type Line interface {
 	// Join gives positions to a batch in the order of its Joins. The last 256 batches of an edge
 	// are remembered for 60 s: a replay gets the same answer (but for the Ack), an older number
-	// ErrBatchExpired. ErrClosed when the queue is closed, except for a replay.
+	// ErrBatchExpired. ErrClosed when the queue is closed, except for a replay; and in the same way
+	// ErrAnonymous when it requires an identity and a fan of the batch has none: nobody of the batch
+	// gets a position then, since a batch is done as a whole or not at all.
 	//
 	// New positions are logged as one joined entry, followed by one offered entry for those that
 	// spent JoinSlots: a slot is spent only while the queue is open and sessions + offers are

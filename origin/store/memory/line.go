@@ -72,6 +72,9 @@ func (q *state) join(batch store.JoinBatch) (store.JoinResult, error) {
 	if q.meta.Settings.State == queue.Closed {
 		return store.JoinResult{}, store.ErrClosed
 	}
+	if q.meta.Settings.Identity == queue.IdentityRequired && slices.Contains(batch.Users, store.Key{}) {
+		return store.JoinResult{}, store.ErrAnonymous
+	}
 	result := store.JoinResult{
 		Incarnation: q.meta.Incarnation,
 		Generation:  q.meta.Generations[len(q.meta.Generations)-1],

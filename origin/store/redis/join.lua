@@ -1,7 +1,7 @@
 -- Gives positions to a batch of joins. Anonymous fans cost nothing each: their bits are set as
 -- runs of bytes.
 local refusal = open('capacity', 'claim', 'joinSlots', 'waiting', 'watermark', 'admitted', 'turnedAway',
-  'generations', 'hasUsers')
+  'generations', 'hasUsers', 'identity')
 if refusal then return refusal end
 local sessions, joiners, batches = key(), key(), key()
 local edge, seq, floor, floorOf = text(), text(), number(), text()
@@ -34,6 +34,7 @@ local untilFirstWaiter -- how many new ones come before the first who waits alre
 for i = 1, count do
   local user = users ~= '' and string.sub(users, i * 16 - 15, i * 16) or ANONYMOUS
   local has
+  if user == ANONYMOUS and m.identity == 'required' then return {'ANONYMOUS'} end
   if user ~= ANONYMOUS then
     if firstOf[user] then
       has = firstOf[user]

@@ -258,7 +258,8 @@ end
 
 -- takeSettings stores settings, and from them what scripts go by.
 local function takeSettings()
-  for _, name in ipairs({'settings', 'state', 'capacity', 'claim', 'window', 'hold', 'maxMissed', 'holdTurns', 'turnLength'}) do
+  for _, name in ipairs({'settings', 'state', 'capacity', 'claim', 'window', 'hold', 'maxMissed', 'holdTurns', 'turnLength',
+    'identity'}) do
     set(name, text())
   end
 end

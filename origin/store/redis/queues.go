@@ -49,7 +49,7 @@ func settingsArgs(s queue.Settings) ([]any, error) {
 	}
 	return []any{
 		text, string(s.State), s.Capacity, s.Claim().Milliseconds(), s.PurchaseWindow().Milliseconds(),
-		s.HoldSeconds, s.MaxMissedOffers, s.HoldTurns(), s.TurnLength().Milliseconds(),
+		s.HoldSeconds, s.MaxMissedOffers, s.HoldTurns(), s.TurnLength().Milliseconds(), string(s.Identity),
 	}, nil
 }
 

@@ -144,6 +144,7 @@ var refusals = map[string]error{
 	"EXISTS":       store.ErrExists,
 	"CONFLICT":     store.ErrConflict,
 	"CLOSED":       store.ErrClosed,
+	"ANONYMOUS":    store.ErrAnonymous,
 	"NOTCLOSED":    store.ErrNotClosed,
 	"RUNNING":      store.ErrRunning,
 	"NOTOFFERED":   store.ErrNotOffered,

@@ -19,6 +19,7 @@ var joinCases = []testCase{
 	{"users keep their place", joinUsers},
 	{"users after their place is done", joinUsersAfterDone},
 	{"every state but closed", joinStates},
+	{"users only", joinIdentity},
 	{"slots of the tick", joinSlots},
 	{"slots stay below the capacity", joinSlotsAtCapacity},
 	{"slots fall to zero at the first who waits", joinSlotsTurnedAway},
@@ -254,6 +255,31 @@ func joinUsersAfterDone(t *testing.T, s store.Store) {
 	sc.wantFate(4, queue.Missed)
 	if j := sc.join(key(4))[0]; j.Position != 8 || !j.New {
 		t.Errorf("a user who missed the offers got %+v, want position 8, new", j)
+	}
+}
+
+// joinIdentity: a retune binds the batches after it, and a batch is taken as a whole or not at all.
+func joinIdentity(t *testing.T, s store.Store) {
+	sc := newScene(t, s, nil)
+	before := sc.batch(key(1), store.Key{})
+	answered := sc.joinBatch(before)
+	sc.update(func(s *queue.Settings) { s.Identity = queue.IdentityRequired })
+	sc.unchanged("batches with somebody anonymous", func() {
+		for _, users := range [][]store.Key{{{}}, {{}, {}}, {key(2), {}}, {{}, key(1)}} {
+			_, err := s.Join(t.Context(), sc.batch(users...))
+			sc.wantErr(fmt.Sprint("Join of ", users), err, store.ErrAnonymous)
+		}
+		if got := sc.joinBatch(before); !reflect.DeepEqual(got.Joins, answered.Joins) {
+			t.Errorf("replay of a batch from before: %+v, want %+v", got.Joins, answered.Joins)
+		}
+	})
+	got := sc.joinBatch(sc.batch(key(2), key(1))).Joins
+	if want := []store.Joined{{Position: 3, New: true}, {Position: 1}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("Join of users: %+v, want %+v", got, want)
+	}
+	sc.update(func(s *queue.Settings) { s.Identity = queue.IdentityOptional })
+	if got := sc.joinAnonymous(1); got != 4 {
+		t.Errorf("Join of somebody anonymous afterwards got %d, want 4", got)
 	}
 }
 
