@@ -115,7 +115,29 @@ type TenantConfig struct {
 	OperatorKeys tokens.Source `yaml:"operatorKeys"`
 	// APIKeys are the tenant's API keys. Default: none.
 	APIKeys []APIKeyConfig `yaml:"apiKeys"`
+	// UserTokens says whose word a fan's userToken is. Default: no userToken is accepted.
+	UserTokens UserTokensConfig `yaml:"userTokens"`
 }
+
+// UserTokensConfig is a tenant's identity provider: whose tokens prove who a fan is. They are JWTs
+// signed with EdDSA (Ed25519), ES256 or RS256, with a kid, iss, aud, sub (1 to 128 bytes, the user id
+// that the backend uses too) and exp; an OpenID Connect ID token is one.
+type UserTokensConfig struct {
+	// Issuer is their iss, to the letter. Required, where anything of this is given.
+	Issuer string `yaml:"issuer"`
+	// Audience has to be their aud, or among them; no two tenants have both issuer and audience in
+	// common. Required.
+	Audience string `yaml:"audience"`
+	// KeysURL is where the provider publishes its public keys as a JWK set: https, or http on a
+	// loopback host; no redirects are followed. It is fetched every five minutes, and when a token
+	// names an unknown key, for that reason at most once a minute. Excludes Keys.
+	KeysURL string `yaml:"keysURL"`
+	// Keys are the public keys where they are not fetched: a JWK set or PEM. Read again on a reload.
+	// One of Keys and KeysURL is required.
+	Keys tokens.Source `yaml:"keys"`
+}
+
+func (u UserTokensConfig) given() bool { return u != UserTokensConfig{} }
 
 // APIKeyConfig is what is kept of an API key: never the key itself.
 type APIKeyConfig struct {
@@ -263,6 +285,7 @@ func (c Config) problems() []string {
 		wrong("tenants: at least one is required")
 	}
 	ids := make(map[string]bool)
+	providers := make(map[[2]string]bool)
 	for i, tenant := range c.Tenants {
 		at := fmt.Sprintf("tenants[%d]", i)
 		if !queue.ValidName(tenant.ID) {
@@ -272,8 +295,46 @@ func (c Config) problems() []string {
 		}
 		ids[tenant.ID] = true
 		list = append(list, tenant.apiKeyProblems(at)...)
+		list = append(list, tenant.UserTokens.problems(at+".userTokens")...)
+		if u := tenant.UserTokens; u.given() && u.Issuer != "" {
+			// A token for the one tenant would name a user of the other.
+			if provider := [2]string{u.Issuer, u.Audience}; providers[provider] {
+				wrong("%s.userTokens: another tenant has the same issuer and audience", at)
+			} else {
+				providers[provider] = true
+			}
+		}
 	}
 	return list
+}
+
+// problems lists what is wrong but for the source of the keys.
+func (u UserTokensConfig) problems(at string) []string {
+	if !u.given() {
+		return nil
+	}
+	var list []string
+	if u.Issuer == "" {
+		list = append(list, at+".issuer: required")
+	}
+	if u.Audience == "" {
+		list = append(list, at+".audience: required")
+	}
+	if u.KeysURL != "" {
+		if u.Keys != (tokens.Source{}) {
+			list = append(list, at+".keys: excluded by keysURL")
+		}
+		if !isKeysURL(u.KeysURL) {
+			list = append(list, at+".keysURL: https URL is required, or http on a loopback host")
+		}
+	}
+	return list
+}
+
+func isKeysURL(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && (u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname())) && u.Hostname() != "" &&
+		u.User == nil && u.Fragment == ""
 }
 
 func (t TenantConfig) apiKeyProblems(at string) []string {
@@ -325,10 +386,11 @@ func (c *Config) sources() []namedSource {
 		{"redis.sentinelPassword", &c.Redis.SentinelPassword, true},
 	}
 	for i := range c.Tenants {
-		at := fmt.Sprintf("tenants[%d]", i)
+		at, users := fmt.Sprintf("tenants[%d]", i), &c.Tenants[i].UserTokens
 		list = append(list,
 			namedSource{at + ".ticketKeys", &c.Tenants[i].TicketKeys, false},
-			namedSource{at + ".operatorKeys", &c.Tenants[i].OperatorKeys, false})
+			namedSource{at + ".operatorKeys", &c.Tenants[i].OperatorKeys, false},
+			namedSource{at + ".userTokens.keys", &users.Keys, !users.given() || users.KeysURL != ""})
 	}
 	return list
 }

@@ -64,6 +64,7 @@ var sentinels = []struct {
 	{store.ErrNotClosed, refuse(http.StatusConflict, "queue_not_closed", "close the queue before deleting it"), wire.CodeBadRequest},
 	{store.ErrRunning, refuse(http.StatusConflict, "session_running", "a session still runs"), wire.CodeUnavailable},
 	{store.ErrClosed, refuse(http.StatusGone, "queue_closed", "the queue is closed"), wire.CodeClosed},
+	{store.ErrAnonymous, refuse(http.StatusForbidden, "identity_required", "the queue takes signed-in users only"), wire.CodeIdentity},
 	{store.ErrNoSession, errNoSession, wire.CodeBadRequest},
 	{store.ErrNotIssued, refuse(http.StatusBadRequest, "invalid_ticket", "the position was not issued"), wire.CodeBadTicket},
 	{tokens.ErrExpired, errExpiredToken, wire.CodeBadTicket},

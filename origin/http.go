@@ -40,6 +40,7 @@ func (s *Server) handler() http.Handler {
 	mux.Handle("POST "+wire.PathSightings, s.edge("sightings", s.see))
 	mux.Handle("POST "+wire.PathClaim, s.edge("claim", s.claim))
 	mux.Handle("POST "+wire.PathLeave, s.edge("leave", s.leave))
+	mux.Handle("POST "+wire.PathUserKey, s.edge("user-key", s.userKey))
 	mux.Handle("GET "+wire.PathFeed, s.edge("feed", s.serveFeed))
 
 	return s.recovered(s.routed(mux))

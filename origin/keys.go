@@ -23,8 +23,8 @@ type Secrets struct {
 	Tenants                                 map[string]TenantSecrets // by id
 }
 
-// TenantSecrets are one tenant's.
-type TenantSecrets struct{ TicketKeys, OperatorKeys []byte }
+// TenantSecrets are one tenant's. UserKeys are given where its UserTokens have no KeysURL.
+type TenantSecrets struct{ TicketKeys, OperatorKeys, UserKeys []byte }
 
 // ReadSecrets reads all sources; the error lists every one that cannot be read.
 func (c Config) ReadSecrets() (Secrets, error) {
@@ -43,10 +43,14 @@ func (c Config) ReadSecrets() (Secrets, error) {
 		Tenants:       make(map[string]TenantSecrets),
 	}
 	for _, t := range c.Tenants {
-		s.Tenants[t.ID] = TenantSecrets{
+		own := TenantSecrets{
 			TicketKeys:   read("ticketKeys of "+t.ID, t.TicketKeys),
 			OperatorKeys: read("operatorKeys of "+t.ID, t.OperatorKeys),
 		}
+		if t.UserTokens.given() && t.UserTokens.KeysURL == "" {
+			own.UserKeys = read("userTokens.keys of "+t.ID, t.UserTokens.Keys)
+		}
+		s.Tenants[t.ID] = own
 	}
 	return s, errors.Join(problems...)
 }
@@ -138,6 +142,8 @@ func makeKeys(c Config, s Secrets) (*keys, error) {
 			own.apiKeys = append(own.apiKeys, apiKey{hash: hash, secret: key.Kind == SecretKey})
 			told.APIKeys = append(told.APIKeys, wire.APIKey{ID: key.ID, Secret: key.Kind == SecretKey, SHA256: key.SHA256})
 		}
+		told.UserTokens, err = t.UserTokens.told(secrets.UserKeys)
+		wrong("userTokens.keys of "+t.ID, err)
 		k.tenants[t.ID] = own
 		k.feed = append(k.feed, told)
 	}
@@ -145,6 +151,24 @@ func makeKeys(c Config, s Secrets) (*keys, error) {
 		return nil, errors.Join(problems...)
 	}
 	return k, nil
+}
+
+// told is what edges are told of an identity provider, but for keys that are fetched; nil where there
+// is none.
+func (u UserTokensConfig) told(keys []byte) (*wire.UserTokens, error) {
+	if !u.given() {
+		return nil, nil
+	}
+	told := &wire.UserTokens{Issuer: u.Issuer, Audience: u.Audience, Fetched: u.KeysURL != ""}
+	if told.Fetched {
+		return told, nil
+	}
+	parsed, err := tokens.ParseUserKeys(keys)
+	if err != nil {
+		return nil, err
+	}
+	told.Keys, err = parsed.Public()
+	return told, err
 }
 
 // isClusterSecret compares hashes, so that the time tells neither the secret nor its length.
@@ -176,11 +200,20 @@ func (k *keys) hashUser(tenant, user string) store.Key {
 	return store.Key(mac.Sum(nil)[:len(store.Key{})])
 }
 
-// tenantsFrame is what edges are told of the keys.
-func (k *keys) tenantsFrame(issuer string, now time.Time) (*wire.Tenants, error) {
+// tenantsFrame is what edges are told of the keys; fetched are those of identity providers that
+// publish them, by tenant.
+func (k *keys) tenantsFrame(issuer string, fetched func(tenant string) []byte, now time.Time) (*wire.Tenants, error) {
 	jwks, err := k.sessions.Public(now)
 	if err != nil {
 		return nil, fmt.Errorf("publish session keys: %w", err)
 	}
-	return &wire.Tenants{Issuer: issuer, JWKS: jwks, Tenants: k.feed}, nil
+	frame := &wire.Tenants{Issuer: issuer, JWKS: jwks, Tenants: slices.Clone(k.feed)}
+	for i := range frame.Tenants {
+		if t := &frame.Tenants[i]; t.UserTokens != nil && t.UserTokens.Fetched {
+			told := *t.UserTokens
+			told.Keys = fetched(t.ID)
+			t.UserTokens = &told
+		}
+	}
+	return frame, nil
 }

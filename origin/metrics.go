@@ -40,6 +40,8 @@ type metrics struct {
 	resnapshots prometheus.Counter
 	behind      prometheus.Gauge
 
+	providerFetches *prometheus.CounterVec // by result
+
 	requests    *prometheus.CounterVec // by route and status
 	storeErrors *prometheus.CounterVec // by what was tried
 	storeUp     prometheus.Gauge
@@ -67,26 +69,27 @@ func newMetrics() *metrics {
 	}
 	buckets := []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .25, .5, 1, 3}
 	m := &metrics{
-		registry:    registry,
-		leases:      gauge("leases", "Queues that this origin coordinates."),
-		turns:       counter("turns_closed_total", "Turns closed."),
-		offers:      counter("offers_total", "Offers made by ticks."),
-		lapses:      counter("lapses_total", "Offers that were not claimed in time."),
-		expired:     counter("expired_total", "Positions that expired by absence."),
-		sessionEnds: counters("sessions_ended_total", "Sessions that ended.", "reason"),
-		batches:     counters("batches_total", "Requests of edges.", "endpoint", "result"),
-		joins:       counter("joins_total", "Joins answered with a position."),
-		sightings:   counter("sightings_total", "Sightings taken from edges."),
-		claims:      counters("claims_total", "Claims.", "result"),
-		feeds:       gauge("feeds", "Edges that read the feed."),
-		feedDrops:   counters("feed_drops_total", "Feed connections that ended.", "reason"),
-		feedFrames:  counters("feed_frames_total", "Frames made for the feed.", "kind"),
-		resnapshots: counter("resnapshots_total", "Snapshots read because entries were missing."),
-		behind:      gauge("queues_behind", "Queues whose log could not be read the last time."),
-		requests:    counters("requests_total", "Requests of operators and backends.", "route", "status"),
-		storeErrors: counters("store_errors_total", "Failed operations of the store.", "operation"),
-		storeUp:     gauge("store_up", "1 while the store answers."),
-		panics:      counter("panics_total", "Panics caught."),
+		registry:        registry,
+		leases:          gauge("leases", "Queues that this origin coordinates."),
+		turns:           counter("turns_closed_total", "Turns closed."),
+		offers:          counter("offers_total", "Offers made by ticks."),
+		lapses:          counter("lapses_total", "Offers that were not claimed in time."),
+		expired:         counter("expired_total", "Positions that expired by absence."),
+		sessionEnds:     counters("sessions_ended_total", "Sessions that ended.", "reason"),
+		batches:         counters("batches_total", "Requests of edges.", "endpoint", "result"),
+		joins:           counter("joins_total", "Joins answered with a position."),
+		sightings:       counter("sightings_total", "Sightings taken from edges."),
+		claims:          counters("claims_total", "Claims.", "result"),
+		feeds:           gauge("feeds", "Edges that read the feed."),
+		feedDrops:       counters("feed_drops_total", "Feed connections that ended.", "reason"),
+		feedFrames:      counters("feed_frames_total", "Frames made for the feed.", "kind"),
+		resnapshots:     counter("resnapshots_total", "Snapshots read because entries were missing."),
+		behind:          gauge("queues_behind", "Queues whose log could not be read the last time."),
+		providerFetches: counters("provider_fetches_total", "Fetches of the keys of tenants' identity providers.", "result"),
+		requests:        counters("requests_total", "Requests of operators and backends.", "route", "status"),
+		storeErrors:     counters("store_errors_total", "Failed operations of the store.", "operation"),
+		storeUp:         gauge("store_up", "1 while the store answers."),
+		panics:          counter("panics_total", "Panics caught."),
 		tickSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: ns, Name: "tick_seconds", Help: "Duration of a tick.", Buckets: buckets,
 		}),

@@ -52,9 +52,11 @@ type Server struct {
 	clock        *storeClock
 	coordinators *coordinators
 	feed         *feed
+	providers    map[string]*provider // by tenant
 	stopping     <-chan struct{}
 
 	reloading   sync.Mutex // held by Reload
+	publishing  sync.Mutex // held by publishToEdges, so that no older keys follow newer ones
 	keys        atomic.Pointer[keys]
 	certificate atomic.Pointer[tls.Certificate] // nil with plain HTTP
 }
@@ -112,6 +114,11 @@ func (s *Server) prepare() error {
 	}
 	s.feed.gone = s.coordinators.Forget
 	s.feed.wake = s.coordinators.Wake
+	s.providers = make(map[string]*provider)
+	for _, t := range s.Config.Tenants {
+		s.providers[t.ID] = newProvider(t.ID, s.providerChanged, s.metrics, s.log)
+		s.providers[t.ID].configure(t.UserTokens.KeysURL)
+	}
 	k, certificate, err := s.readKeys(s.Config)
 	if err != nil {
 		return err
@@ -139,8 +146,8 @@ func (s *Server) readKeys(c Config) (*keys, *tls.Certificate, error) {
 	return c.readKeys(c.ReadSecrets)
 }
 
-// Reload reads all key files and the certificate again, and takes the tenants' sources and API
-// keys from a config that was read again. Everything else of it needs a restart. When anything is
+// Reload reads all key files and the certificate again, and takes the tenants' sources, API keys and
+// identity providers from a config that was read again. Everything else of it needs a restart. When anything is
 // wrong, all stays as it was, and the error says what.
 func (s *Server) Reload(c Config) error {
 	s.reloading.Lock()
@@ -165,6 +172,9 @@ func (s *Server) Reload(c Config) error {
 	}
 	s.keys.Store(k)
 	s.certificate.Store(certificate)
+	for _, t := range c.Tenants {
+		s.providers[t.ID].configure(t.UserTokens.KeysURL)
+	}
 	if !s.clock.Measured() {
 		return nil // Run publishes them
 	}
@@ -175,7 +185,10 @@ func (s *Server) Reload(c Config) error {
 }
 
 func (s *Server) publishToEdges() error {
-	frame, err := s.keys.Load().tenantsFrame(s.Config.Issuer, s.clock.Now())
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
+	fetched := func(tenant string) []byte { return s.providers[tenant].published() }
+	frame, err := s.keys.Load().tenantsFrame(s.Config.Issuer, fetched, s.clock.Now())
 	if err != nil {
 		return err
 	}
@@ -228,7 +241,17 @@ func (s *Server) work(ctx context.Context) error {
 	group.Go(func() error { return s.feed.Run(ctx) })
 	group.Go(func() error { return s.coordinators.Run(ctx) })
 	group.Go(func() error { return s.rescue(ctx) })
+	for _, p := range s.providers {
+		group.Go(func() error { return p.Run(ctx) })
+	}
 	return group.Wait()
+}
+
+// providerChanged tells edges of the keys that an identity provider has begun to publish.
+func (s *Server) providerChanged() {
+	if err := s.publishToEdges(); err != nil {
+		s.log.Error("cannot publish keys", "error", err)
+	}
 }
 
 func (s *Server) measure(ctx context.Context) error {

@@ -144,9 +144,12 @@ func keyTime(seconds *int64) (time.Time, error) {
 	return time.Unix(*seconds, 0).UTC(), nil
 }
 
+// MaxKeyID bounds a kid, in bytes.
+const MaxKeyID = 128
+
 // validKeyID reports whether a kid stands in JSON as it is.
 func validKeyID(kid string) bool {
-	if len(kid) < 1 || len(kid) > 128 {
+	if len(kid) < 1 || len(kid) > MaxKeyID {
 		return false
 	}
 	for i := range len(kid) {

@@ -163,6 +163,15 @@ func (c *Client) Leave(ctx context.Context, r LeaveRequest) error {
 	return nil
 }
 
+// UserKey asks for a key of a tenant's identity provider. A refusal is an *Error.
+func (c *Client) UserKey(ctx context.Context, r UserKeyRequest) (UserKeyResponse, error) {
+	var out UserKeyResponse
+	if err := c.post(ctx, PathUserKey, r, &out); err != nil {
+		return UserKeyResponse{}, fmt.Errorf("ask for user key: %w", err)
+	}
+	return out, nil
+}
+
 func (e *Error) Error() string { return "origin refused: " + e.Code }
 
 // post sends one request to the origin that answered last, and on to the others as long as none

@@ -18,6 +18,7 @@ const (
 	PathSightings = "/edge/sightings"
 	PathClaim     = "/edge/claim"
 	PathLeave     = "/edge/leave"
+	PathUserKey   = "/edge/user-key"
 	PathFeed      = "/edge/feed"
 )
 
@@ -50,6 +51,20 @@ type Tenant struct {
 	// TicketKeys is the secret key set of tickets, in the form that tokens.ParseKeyRing reads.
 	TicketKeys json.RawMessage `json:"ticketKeys"`
 	APIKeys    []APIKey        `json:"apiKeys"`
+	// UserTokens says which user tokens are believed; nil where the tenant has no identity provider.
+	UserTokens *UserTokens `json:"userTokens,omitempty"`
+}
+
+// UserTokens are the public keys of a tenant's identity provider, and what its tokens have to say.
+type UserTokens struct {
+	Issuer   string `json:"issuer"`
+	Audience string `json:"audience"`
+	// Keys is the key set, in the form that tokens.ParseUserKeys reads. It is absent as long as the
+	// provider has not been reached by this origin.
+	Keys json.RawMessage `json:"keys,omitempty"`
+	// Fetched says that the keys are those that the provider publishes at the time: one that is not
+	// among them may be among the next, see PathUserKey.
+	Fetched bool `json:"fetched"`
 }
 
 // APIKey is what is known of an API key: never the key itself.
@@ -171,6 +186,29 @@ type LeaveRequest struct {
 	Ticket string `json:"ticket"`
 }
 
+// UserKeyRequest asks for a key of a tenant's identity provider that the edge does not know.
+type UserKeyRequest struct {
+	Tenant string `json:"tenant"`
+	KeyID  string `json:"keyId"`
+}
+
+// UserKeyResponse answers it. A key that is known comes over the feed.
+type UserKeyResponse struct {
+	Key UserKeyState `json:"key"`
+	// RetrySeconds is when to ask again, for this key if it is absent or pending, and for others.
+	RetrySeconds int `json:"retrySeconds"`
+}
+
+// UserKeyState is what an origin can say of a key.
+type UserKeyState string
+
+// The states of a key.
+const (
+	UserKeyKnown   UserKeyState = "known"
+	UserKeyAbsent  UserKeyState = "absent"  // not in the set, which was fetched since the key was asked for
+	UserKeyPending UserKeyState = "pending" // the set is still to be fetched
+)
+
 // Error is what counts of the body of every refused request of an edge, a problem document with a
 // status of 400 or above.
 type Error struct {
@@ -179,13 +217,14 @@ type Error struct {
 
 // The codes of Error and of ClaimResponse.Error.
 const (
-	CodeUnauthorized = "unauthorized"    // the cluster secret is wrong
-	CodeBadRequest   = "bad_request"     //
-	CodeBadTicket    = "invalid_ticket"  // not a valid ticket, or of an earlier incarnation
-	CodeNotFound     = "queue_not_found" //
-	CodeClosed       = "queue_closed"    //
-	CodeNotYourTurn  = "not_your_turn"   // claim
-	CodeTaken        = "position_taken"  // claim: the session belongs to another subject
-	CodeOut          = "ticket_out"      // claim: the position is done
-	CodeUnavailable  = "unavailable"     // the store cannot be reached, or is not decided: try again
+	CodeUnauthorized = "unauthorized"      // the cluster secret is wrong
+	CodeBadRequest   = "bad_request"       //
+	CodeBadTicket    = "invalid_ticket"    // not a valid ticket, or of an earlier incarnation
+	CodeNotFound     = "queue_not_found"   //
+	CodeClosed       = "queue_closed"      //
+	CodeIdentity     = "identity_required" // join: users only, and somebody in the batch is anonymous; nobody of it got a position
+	CodeNotYourTurn  = "not_your_turn"     // claim
+	CodeTaken        = "position_taken"    // claim: the session belongs to another subject
+	CodeOut          = "ticket_out"        // claim: the position is done
+	CodeUnavailable  = "unavailable"       // the store cannot be reached, or is not decided: try again
 )
