@@ -46,7 +46,7 @@ func FuzzJoinBody(f *testing.F) {
 		ctx.Request.Header.SetMethod(fasthttp.MethodPost)
 		ctx.Request.Header.SetContentType("application/json")
 		ctx.Request.SetBodyRaw(body)
-		user, err := readJoin(&ctx, true)
+		who, err := readJoin(&ctx, true)
 		if err != nil {
 			if p, expected := asProblem(err); !expected || p.status < 400 || p.status > 499 || p.code == "" {
 				t.Errorf("%q is refused with %v", body, err)
@@ -57,8 +57,10 @@ func FuzzJoinBody(f *testing.F) {
 		if err := json.Unmarshal(body, &members); err != nil {
 			t.Fatalf("%q is accepted, and is no JSON: %v", body, err)
 		}
-		if found, _ := members["userId"].(string); found != user || len(members) > 1 {
-			t.Errorf("%q names %q, others find %v", body, user, members)
+		id, _ := members["userId"].(string)
+		token, _ := members["userToken"].(string)
+		if id != who.user || token != who.token || len(members) > 1 {
+			t.Errorf("%q names %+v, others find %v", body, who, members)
 		}
 	})
 }

@@ -72,7 +72,7 @@ func (g *gatherer) join(ctx context.Context, group *sync.WaitGroup, user string)
 		g.mu.Unlock()
 		return joinAnswer{err: errStopping}
 	default:
-		if reason := g.refusal(user); reason != "" {
+		if reason := g.refusal(user != ""); reason != "" {
 			g.mu.Unlock()
 			g.metrics.turnedAway(reason)
 			return joinAnswer{err: errTooManyJoins}
@@ -88,18 +88,18 @@ func (g *gatherer) join(ctx context.Context, group *sync.WaitGroup, user string)
 }
 
 // overloaded tells why a join would be turned away now; empty where it would not.
-func (g *gatherer) overloaded(user string) turnedAwayReason {
+func (g *gatherer) overloaded(named bool) turnedAwayReason {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.refusal(user)
+	return g.refusal(named)
 }
 
 // refusal is what overloaded tells, for those who hold mu. A join that names a user may be that of
 // a fan who has a place and comes back for it, so the last quarter of the room is for those, and
 // they are turned away for slowness only when it is twice as bad.
-func (g *gatherer) refusal(user string) turnedAwayReason {
+func (g *gatherer) refusal(named bool) turnedAwayReason {
 	limit, slow := g.limit, 2*g.slow
-	if user == "" {
+	if !named {
 		limit, slow = limit-limit/4, g.slow
 	}
 	oldest := g.asking
@@ -124,11 +124,33 @@ func (g *gatherer) send(ctx context.Context) {
 		if batch == nil {
 			return
 		}
-		g.seq++
-		g.metrics.joinBatchSize.Observe(float64(len(batch)))
-		for i, answer := range g.ask(ctx, batch) {
-			batch[i].answer <- answer
+		g.settle(ctx, batch)
+	}
+}
+
+// settle answers everybody in a batch. The origin refuses a batch as a whole where the queue has come
+// to require an identity and somebody in it has none; then the others are asked for alone.
+func (g *gatherer) settle(ctx context.Context, batch []*joinCall) {
+	g.metrics.joinBatchSize.Observe(float64(len(batch)))
+	answers := g.ask(ctx, batch)
+	var refusal *wire.Error
+	if errors.As(answers[0].err, &refusal) && refusal.Code == wire.CodeIdentity {
+		var users []*joinCall
+		for i, call := range batch {
+			if call.user != "" {
+				users = append(users, call)
+			} else {
+				call.answer <- answers[i]
+			}
 		}
+		if 0 < len(users) && len(users) < len(batch) {
+			g.settle(ctx, users)
+			return
+		}
+		batch = users
+	}
+	for i, call := range batch {
+		call.answer <- answers[i]
 	}
 }
 
@@ -160,9 +182,10 @@ func (g *gatherer) next(ctx context.Context, atOnce bool) []*joinCall {
 	return batch
 }
 
-// ask sends one batch and repeats it under the same number while its outcome is unknown: the
+// ask sends one batch under the next number and repeats it under the same number while its outcome is unknown: the
 // origin answers a repetition as it answered the first time, so nobody is issued two positions.
 func (g *gatherer) ask(ctx context.Context, batch []*joinCall) []joinAnswer {
+	g.seq++
 	request := wire.JoinRequest{Queue: g.id, Edge: g.edge, Seq: g.seq, Users: make([]string, len(batch))}
 	request.Floor, request.FloorOf = g.floor()
 	for i, call := range batch {

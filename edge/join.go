@@ -75,8 +75,13 @@ func isJSON(contentType []byte) bool {
 // joiner is who asks to join.
 type joiner struct {
 	page bool   // the waiting page itself
-	user string // "" is an anonymous fan
+	user string // "" is an anonymous fan, or one whose token is still to be verified
+	// token is a userToken; verifying it costs more than all else here, and is done last.
+	token string
 }
+
+// named reports whether it is a user, as far as they say.
+func (j *joiner) named() bool { return j.user != "" || j.token != "" }
 
 // postTicket answers POST /queues/{queue}/tickets.
 func (s *Server) postTicket(ctx *fasthttp.RequestCtx) error {
@@ -101,17 +106,17 @@ func (s *Server) postTicket(ctx *fasthttp.RequestCtx) error {
 	if withKey && key.tenant != l.id.Tenant() {
 		return errQueueNotFound
 	}
-	who := joiner{page: !withKey}
-	if who.user, err = readJoin(ctx, withKey && key.secret); err != nil {
+	who, err := readJoin(ctx, withKey && key.secret)
+	if err != nil {
 		return err
 	}
-	if who.page {
-		if answered, err := s.answerHeldPlace(ctx, snap, l); answered || err != nil {
+	if who.page = !withKey; who.page {
+		if answered, err := s.answerHeldPlace(ctx, snap, l, &who); answered || err != nil {
 			return err
 		}
 	}
 	settings := &l.view.Load().Settings
-	if settings.Identity == queue.IdentityRequired && who.user == "" {
+	if settings.Identity == queue.IdentityRequired && !who.named() {
 		return errIdentityRequired
 	}
 	if settings.State == queue.Closed {
@@ -119,7 +124,7 @@ func (s *Server) postTicket(ctx *fasthttp.RequestCtx) error {
 	}
 	// Shedding goes first: a fan who was turned away by it has not used up a limit.
 	g := s.gatherer(l.id)
-	if err := s.shedJoin(ctx, g, who); err != nil {
+	if err := s.shedJoin(ctx, g, &who); err != nil {
 		return err
 	}
 	if who.page {
@@ -137,28 +142,32 @@ func (s *Server) postTicket(ctx *fasthttp.RequestCtx) error {
 	if err != nil {
 		return err
 	}
+	if who.token != "" {
+		if who.user, err = s.verifyUser(snap, l.id.Tenant(), who.token); err != nil {
+			return err
+		}
+	}
 	return s.join(ctx, snap, l, g, who)
 }
 
-// readJoin checks a join's body and returns the user id that it may name.
-func readJoin(ctx *fasthttp.RequestCtx, mayName bool) (user string, err error) {
+// readJoin checks a join's body and returns whom it names; a user id only where it may.
+func readJoin(ctx *fasthttp.RequestCtx, mayName bool) (joiner, error) {
 	var body joinBody
 	if err := decodeBody(ctx, &body); err != nil {
-		return "", err
+		return joiner{}, err
 	}
+	id, token := &body.UserID, &body.UserToken
 	switch {
-	case body.UserID.given && body.UserToken.given:
-		return "", errBody("userId and userToken exclude each other.")
-	case body.UserToken.given:
-		return "", errUserToken
-	case !body.UserID.given:
-		return "", nil
-	case body.UserID.value == "" || len(body.UserID.value) > tokens.MaxSubject:
-		return "", errUserIDBad
-	case !mayName:
-		return "", errSecretKey
+	case id.given && token.given:
+		return joiner{}, errBody("userId and userToken exclude each other.")
+	case token.given && token.value == "":
+		return joiner{}, errBody("userToken must not be empty.")
+	case id.given && (id.value == "" || len(id.value) > tokens.MaxSubject):
+		return joiner{}, errUserIDBad
+	case id.given && !mayName:
+		return joiner{}, errSecretKey
 	}
-	return body.UserID.value, nil
+	return joiner{user: id.value, token: token.value}, nil
 }
 
 // join asks the origin for a position and answers with the ticket.
@@ -230,8 +239,11 @@ func (s *Server) statusOfJoin(l *line, a joinAnswer) queue.Status {
 	return status
 }
 
-// answerHeldPlace answers a page whose cookie still holds a place in the queue with that place.
-func (s *Server) answerHeldPlace(ctx *fasthttp.RequestCtx, snap *snapshot, l *line) (answered bool, err error) {
+// answerHeldPlace answers a page whose cookie still holds a place in the queue with that place. One
+// that comes with a userToken is answered so where the place is that user's; otherwise somebody
+// signed in since, or somebody else has the browser now. What the token says need not be true for
+// that: the cookie alone would have got the same answer.
+func (s *Server) answerHeldPlace(ctx *fasthttp.RequestCtx, snap *snapshot, l *line, who *joiner) (answered bool, err error) {
 	token, err := s.cookieFor(ctx, l.id)
 	if err != nil || token == nil {
 		return false, err
@@ -239,6 +251,11 @@ func (s *Server) answerHeldPlace(ctx *fasthttp.RequestCtx, snap *snapshot, l *li
 	t, held := s.heldPlace(snap, l, token)
 	if !held {
 		return false, nil
+	}
+	if who.token != "" {
+		if user, err := tokens.PeekSubject([]byte(who.token)); err != nil || user != t.Subject {
+			return false, nil
+		}
 	}
 	status := s.status(l, t.Position)
 	return true, answerTicket(ctx, fasthttp.StatusOK, t.ID, token, &status)

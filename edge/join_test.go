@@ -27,7 +27,7 @@ func TestJoinWithAKey(t *testing.T) {
 		{"known user", "acme secret", `{"userId":"known"}`, 200, ""},
 		{"longest user id", "acme secret", `{"userId":"` + strings.Repeat("a", 128) + `"}`, 201, ""},
 		{"user with the publishable key", "acme publishable", `{"userId":"u1"}`, 403, "secret_key_required"},
-		{"user token", "acme publishable", `{"userToken":"x"}`, 400, "user_token_unsupported"},
+		{"user token of a tenant without a provider", "acme publishable", `{"userToken":"x"}`, 400, "user_token_not_accepted"},
 		{"user id and token", "acme secret", `{"userId":"u","userToken":"x"}`, 400, "invalid_body"},
 		{"empty user id", "acme secret", `{"userId":""}`, 400, "invalid_user_id"},
 		{"long user id", "acme secret", `{"userId":"` + strings.Repeat("a", 129) + `"}`, 400, "invalid_user_id"},

@@ -167,13 +167,13 @@ func (s *Server) limitJoin(ctx *fasthttp.RequestCtx, key *apiKey) error {
 
 // shedJoin turns away a join while this edge has more to do than it can: before it touches
 // anybody who has a place, and those last who may have one.
-func (s *Server) shedJoin(ctx *fasthttp.RequestCtx, g *gatherer, who joiner) error {
-	if s.http.GetOpenConnectionsCount() > s.limits.mostConnections && who.user == "" {
+func (s *Server) shedJoin(ctx *fasthttp.RequestCtx, g *gatherer, who *joiner) error {
+	if s.http.GetOpenConnectionsCount() > s.limits.mostConnections && !who.named() {
 		s.metrics.turnedAway(turnedAwayConnections)
 		ctx.SetConnectionClose() // somebody who has a place may need it
 		return errTooManyJoins
 	}
-	if reason := g.overloaded(who.user); reason != "" {
+	if reason := g.overloaded(who.named()); reason != "" {
 		s.metrics.turnedAway(reason)
 		return errTooManyJoins
 	}

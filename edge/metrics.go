@@ -12,16 +12,17 @@ import (
 
 // metrics are an edge's own; labels come from closed sets and never from what was sent.
 type metrics struct {
-	registry         *prometheus.Registry
-	requests         *prometheus.CounterVec
-	panics           prometheus.Counter
-	joinsTurnedAway  *prometheus.CounterVec
-	joinBatchSize    prometheus.Histogram
-	joinRetries      prometheus.Counter
-	sightings        prometheus.Counter
-	sightingsDropped *prometheus.CounterVec
-	handIns          *prometheus.CounterVec
-	feedEnds         *prometheus.CounterVec
+	registry          *prometheus.Registry
+	requests          *prometheus.CounterVec
+	panics            prometheus.Counter
+	joinsTurnedAway   *prometheus.CounterVec
+	joinBatchSize     prometheus.Histogram
+	joinRetries       prometheus.Counter
+	sightings         prometheus.Counter
+	userTokensRefused *prometheus.CounterVec // by reason
+	sightingsDropped  *prometheus.CounterVec
+	handIns           *prometheus.CounterVec
+	feedEnds          *prometheus.CounterVec
 }
 
 // turnedAwayReason is why a join was refused before it reached the origin.
@@ -49,10 +50,11 @@ func newMetrics(s *Server) *metrics {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name(what), Help: help}, labels)
 	}
 	m := &metrics{
-		registry:        prometheus.NewRegistry(),
-		requests:        counters("requests_total", "Requests by route and class of status.", "route", "status"),
-		panics:          counter("panics_total", "Handlers that panicked and were caught."),
-		joinsTurnedAway: counters("joins_turned_away_total", "Joins refused before they reached the origin.", "reason"),
+		registry:          prometheus.NewRegistry(),
+		requests:          counters("requests_total", "Requests by route and class of status.", "route", "status"),
+		panics:            counter("panics_total", "Handlers that panicked and were caught."),
+		joinsTurnedAway:   counters("joins_turned_away_total", "Joins refused before they reached the origin.", "reason"),
+		userTokensRefused: counters("user_tokens_refused_total", "Joins refused because of their userToken.", "reason"),
 		joinBatchSize: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: name("join_batch_size"), Help: "Joins sent to the origin at once.",
 			Buckets: prometheus.ExponentialBuckets(1, 2, 11),
@@ -68,12 +70,15 @@ func newMetrics(s *Server) *metrics {
 	} {
 		m.joinsTurnedAway.WithLabelValues(string(reason)) // so that each is there before its first time
 	}
+	for _, reason := range []refusedUserReason{refusedUserNone, refusedUserInvalid, refusedUserExpired, refusedUserPending} {
+		m.userTokensRefused.WithLabelValues(string(reason))
+	}
 	gauge := func(what, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name(what), Help: help}, value)
 	}
 	m.registry.MustRegister(
 		m.requests, m.panics, m.joinsTurnedAway, m.joinBatchSize, m.joinRetries, m.sightings,
-		m.sightingsDropped, m.handIns, m.feedEnds,
+		m.sightingsDropped, m.userTokensRefused, m.handIns, m.feedEnds,
 		gauge("state_age_seconds", "Time since an origin that reaches its store was last heard.", func() float64 {
 			age, _ := s.known.clock.age()
 			return age.Seconds()

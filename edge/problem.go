@@ -74,7 +74,10 @@ var (
 	errAPIKeyRequired   = refuse(fasthttp.StatusUnauthorized, "api_key_required", "X-API-Key is required here, except from the waiting page itself.")
 	errAPIKeyInvalid    = refuse(fasthttp.StatusUnauthorized, "invalid_api_key", "This API key is not known.")
 	errSecretKey        = refuse(fasthttp.StatusForbidden, "secret_key_required", "A user id may be named with the tenant's secret API key only.")
-	errUserToken        = refuse(fasthttp.StatusBadRequest, "user_token_unsupported", "userToken is not supported yet; join with a userId and the secret API key.")
+	errNoUserTokens     = refuse(fasthttp.StatusBadRequest, "user_token_not_accepted", "This tenant has no identity provider here whose userToken could be accepted.")
+	errUserTokenInvalid = refuse(fasthttp.StatusUnauthorized, "invalid_user_token", "The userToken is not valid for this queue.")
+	errUserTokenExpired = refuse(fasthttp.StatusUnauthorized, "user_token_expired", "The userToken's time has passed; get a new one.")
+	errUserKeysPending  = busy("user_keys_pending", "The key of this userToken is not known yet; it is being asked for.")
 	errUserIDBad        = refuse(fasthttp.StatusBadRequest, "invalid_user_id", "userId must be 1 to 128 bytes.")
 	errIdentityRequired = refuse(fasthttp.StatusForbidden, "identity_required", "This queue takes signed-in users only.")
 	errOrigin           = refuse(fasthttp.StatusForbidden, "origin_forbidden", "Requests with the cookie need the waiting page's own Origin.")
@@ -111,6 +114,8 @@ func asProblem(err error) (p *problem, ok bool) {
 			return errQueueNotFound, true
 		case wire.CodeClosed:
 			return errQueueClosed, true
+		case wire.CodeIdentity:
+			return errIdentityRequired, true
 		case wire.CodeBadTicket:
 			return errTicketInvalid, true
 		case wire.CodeUnavailable:

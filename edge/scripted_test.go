@@ -30,6 +30,7 @@ type scripted struct {
 	see   func(context.Context, wire.SightingsRequest) (wire.SightingsResponse, error)
 	claim func(context.Context, wire.ClaimRequest) (wire.ClaimResponse, error)
 	leave func(context.Context, wire.LeaveRequest) error
+	key   func(context.Context, wire.UserKeyRequest) (wire.UserKeyResponse, error)
 
 	tenants     wire.Tenants
 	ticketKeys  tokens.Tickets
@@ -241,6 +242,13 @@ func (o *scripted) Leave(ctx context.Context, r wire.LeaveRequest) error {
 		return wire.ErrUnavailable
 	}
 	return o.leave(ctx, r)
+}
+
+func (o *scripted) UserKey(ctx context.Context, r wire.UserKeyRequest) (wire.UserKeyResponse, error) {
+	if o.key == nil {
+		return wire.UserKeyResponse{}, wire.ErrUnavailable
+	}
+	return o.key(ctx, r)
 }
 
 // ticket signs a ticket as another edge would.

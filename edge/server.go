@@ -34,6 +34,8 @@ type Origin interface {
 	Claim(ctx context.Context, r wire.ClaimRequest) (wire.ClaimResponse, error)
 	// Leave takes a ticket out of the line.
 	Leave(ctx context.Context, r wire.LeaveRequest) error
+	// UserKey asks for a key of a tenant's identity provider.
+	UserKey(ctx context.Context, r wire.UserKeyRequest) (wire.UserKeyResponse, error)
 	// Feed calls handle for each frame, from one goroutine, until ctx ends, handle returns an
 	// error or the connection breaks; it always returns an error.
 	Feed(ctx context.Context, edge string, handle func(wire.Frame) error) error
@@ -76,6 +78,8 @@ type Server struct {
 
 	mu        sync.Mutex
 	gatherers map[queue.ID]*gatherer
+
+	unknownKeys unknownKeys
 }
 
 // Listen checks the configuration and opens the listeners, after which Addr, AdminAddr and

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -18,7 +19,9 @@ import (
 // snapshot is what an edge knows, as handlers read it: immutable, one atomic load away. What
 // changes often lies one pointer deeper, in the lines' views and the tenants' revocations.
 type snapshot struct {
-	keys    *keys // nil before the first Tenants frame
+	keys *keys // nil before the first Tenants frame
+	// users is how each tenant's user tokens are verified; a tenant without is not in it.
+	users   map[string]*userTokens
 	tenants map[string]*revocations
 	lines   map[queue.ID]*line
 	// gone are the queues that were deleted and when that was heard, so that their tickets can
@@ -32,7 +35,7 @@ type snapshot struct {
 
 // keys are what verifies: they are replaced as a whole, and with them what was verified by them.
 type keys struct {
-	from     wire.Tenants
+	from     wire.Tenants // without what users is made of
 	tickets  *tokens.Tickets
 	sessions *tokens.PublicKeys
 	jwks     []byte
@@ -210,11 +213,20 @@ func (k *knowledge) apply(f wire.Frame) error {
 
 func (k *knowledge) applyTenants(frame wire.Tenants) error {
 	old := k.current.Load()
-	if old.keys != nil && sameJSON(old.keys.from, frame) {
-		return nil
-	}
 	next := *old
 	var err error
+	if next.users, err = newUserTokens(frame, old.users); err != nil {
+		return err
+	}
+	// An identity provider's new key is no reason to forget every ticket that was verified.
+	frame.Tenants = slices.Clone(frame.Tenants)
+	for i := range frame.Tenants {
+		frame.Tenants[i].UserTokens = nil
+	}
+	if old.keys != nil && sameJSON(old.keys.from, frame) {
+		k.current.Store(&next)
+		return nil
+	}
 	if next.keys, err = newKeys(frame, k.remember); err != nil {
 		return err
 	}

@@ -40,6 +40,15 @@ func GenerateOperatorKeys() (private, public []byte, err error) {
 	return private, public, nil
 }
 
+// GenerateUserKeys makes the private JWK set of a shop that is its own identity provider, for
+// UserSigner, and its public half for the origin's configuration.
+func GenerateUserKeys() (private, public []byte, err error) {
+	if private, public, err = generateEd25519(); err != nil {
+		return nil, nil, fmt.Errorf("generate user keys: %w", err)
+	}
+	return private, public, nil
+}
+
 func generateEd25519() (private, public []byte, err error) {
 	publicKey, privateKey, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

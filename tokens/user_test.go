@@ -310,3 +310,52 @@ func TestPeekSubject(t *testing.T) {
 		}
 	}
 }
+
+func TestUsersSignedByTheShopItself(t *testing.T) {
+	private, public, err := GenerateUserKeys()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ec := newP256(t)
+	for name, keys := range map[string][2][]byte{
+		"generated": {private, public}, "P-256": {mustKeySet(t, ec, jwa.ES256, "ec"), mustKeySet(t, &ec.PublicKey, jwa.ES256, "ec")},
+	} {
+		signer, err := NewUserSigner(keys[0], testProvider, testAudience)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		known, err := ParseUserKeys(keys[1])
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		token, err := signer.Sign("fan-ü\"7", testNow, testNow.Add(time.Minute))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		tokens := &UserTokens{Issuer: testProvider, Audience: testAudience, Keys: known}
+		user, err := tokens.Verify([]byte(token), testNow)
+		if want := testNow.Add(time.Minute); err != nil || user.Subject != "fan-ü\"7" || !user.ExpiresAt.Equal(want) {
+			t.Errorf("%s: got %+v, %v; want the fan until %v", name, user, err, want)
+		}
+	}
+	signer, err := NewUserSigner(private, testProvider, testAudience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, sign := range map[string]func() (string, error){
+		"no subject":     func() (string, error) { return signer.Sign("", testNow, testNow.Add(time.Minute)) },
+		"subject's size": func() (string, error) { return signer.Sign(strings.Repeat("x", 129), testNow, testNow.Add(time.Minute)) },
+		"no life":        func() (string, error) { return signer.Sign("u", testNow, testNow) },
+	} {
+		if token, err := sign(); err == nil {
+			t.Errorf("%s: got %q, want an error", name, token)
+		}
+	}
+	for name, args := range map[string][3]string{
+		"public keys": {string(public), testProvider, testAudience}, "no issuer": {string(private), "", testAudience}, "no audience": {string(private), testProvider, ""},
+	} {
+		if _, err := NewUserSigner([]byte(args[0]), args[1], args[2]); err == nil {
+			t.Errorf("%s: got no error, want one", name)
+		}
+	}
+}
