@@ -57,16 +57,16 @@ test('the progress never moves backwards, and ends only with the own turn', () =
 });
 
 test('a reload remembers the ticket and the progress; damaged storage is a new start', () => {
-  let memory = { ...line.newMemory(), ticketId: 'tkt_1-a' };
+  let memory = { ...line.newMemory(), ticketId: 'tkt_1-a', user: 'x1' };
   memory = line.receive(memory, status({ seq: 'g.1', ahead: 9 }));
   memory = line.receive(memory, status({ seq: 'g.2', ahead: 4 }));
   const kept = line.fromStorage(line.toStorage(memory));
   assert.deepEqual({ ...kept, status: memory.status }, memory);
-  assert.deepEqual(Object.keys(JSON.parse(line.toStorage(memory))).sort(), ['firstAhead', 'fraction', 'left', 'since', 'ticketId']);
+  assert.deepEqual(Object.keys(JSON.parse(line.toStorage(memory))).sort(), ['firstAhead', 'fraction', 'left', 'since', 'ticketId', 'user']);
   for (const text of [null, '', 'x', '1', 'null', '[]', '{"ticketId":7}', '{"ticketId":"../x/y"}', '{"ticketId":""}']) {
     assert.deepEqual(line.fromStorage(text), line.newMemory(), String(text));
   }
-  assert.deepEqual(line.fromStorage('{"ticketId":"t","fraction":7,"firstAhead":-1,"since":"x"}'), { ...line.newMemory(), ticketId: 't' });
+  assert.deepEqual(line.fromStorage('{"ticketId":"t","fraction":7,"firstAhead":-1,"since":"x","user":7}'), { ...line.newMemory(), ticketId: 't' });
 });
 
 test('who left the line stays out over a reload, until asked to join again', () => {
@@ -181,4 +181,33 @@ test('only the fragment of a refused token asks for a click', () => {
   assert.equal(line.asksForClick('#wr_click=1'), true);
   assert.equal(line.asksForClick('#a=b&wr_click=1'), true);
   for (const fragment of ['', '#', '#wr_click=0', '#wr_clicks=1']) assert.equal(line.asksForClick(fragment), false, fragment);
+});
+
+test('the token of a user is taken out of the fragment, and nothing else is', () => {
+  const cases = [
+    ['#wr_user=a.b-c', 'a.b-c', ''],
+    ['#wr_click=1&wr_user=a.b.c', 'a.b.c', '#wr_click=1'],
+    ['#wr%5Fuser=a&seats=A%2F1&wr_user=b', 'a', '#seats=A%2F1'],
+    ['#wr_user=', null, ''],
+    ['#wr_users=a', null, '#wr_users=a'],
+    ['', null, ''],
+  ];
+  for (const [fragment, token, rest] of cases) {
+    assert.equal(line.userTokenOf(fragment), token, fragment);
+    assert.equal(line.withoutUserToken(fragment), rest, fragment);
+  }
+});
+
+test('a mark tells users apart and does not name them', () => {
+  const token = (claims) => `e30.${Buffer.from(JSON.stringify(claims)).toString('base64url')}.sig`;
+  const marks = new Set();
+  for (let i = 0; i < 2000; i += 1) marks.add(line.userMark(token({ iss: 'https://id.example/', sub: `fan-ü-${i}` })));
+  assert.equal(marks.size, 2000);
+  const ana = line.userMark(token({ iss: 'i', sub: 'ana' }));
+  assert.equal(ana, line.userMark(token({ exp: 1, sub: 'ana', iss: 'i' })), 'whatever else the token says');
+  assert.notEqual(ana, line.userMark(token({ iss: 'j', sub: 'ana' })));
+  assert.match(ana, /^[0-9a-z]{1,11}$/);
+  for (const bad of ['', 'x', 'a.b.c', 'a.e30.c', token({ sub: '' }), token({ sub: 7 }), token(null)]) {
+    assert.equal(line.userMark(bad), null, bad);
+  }
 });

@@ -42,6 +42,7 @@ test('every state and every trouble of a ticket has a heading, a next step and t
     [{ state: 'waiting' }, { problem: 'taken' }, 'taken', 'again'],
     [{ state: 'waiting' }, { problem: 'refused' }, 'refused', 'again'],
     [{ state: 'waiting' }, { problem: 'missing' }, 'missing', ''],
+    [{ state: 'waiting' }, { problem: 'identity' }, 'identity', 'again'],
   ];
   for (const [status, how, key, buttons] of cases) {
     const v = view(seen(status), env(how), texts);

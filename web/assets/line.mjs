@@ -30,9 +30,12 @@ export function isOlder(seq, than) {
   return Boolean(a && b) && a.generation === b.generation && a.entry < b.entry;
 }
 
-/** What a page remembers of a ticket; `since` is when it first saw it, by the server's clock. */
+/**
+ * What a page remembers of a ticket; `since` is when it first saw it, by the server's clock, `user`
+ * whom it was given to (see userMark), or null where that is nobody by name.
+ */
 export function newMemory() {
-  return { ticketId: null, status: null, firstAhead: null, fraction: 0, since: null, left: false };
+  return { ticketId: null, status: null, firstAhead: null, fraction: 0, since: null, left: false, user: null };
 }
 
 /**
@@ -61,12 +64,12 @@ export function hasLeft(memory) {
 }
 
 /**
- * What is kept in the browser's storage: the ticket's id, how far the line had moved, and whether
- * the fan left it, lest a reload or another tab joins again unasked.
+ * What is kept in the browser's storage: the ticket's id, how far the line had moved, whose it
+ * is, and whether the fan left it, lest a reload or another tab joins again unasked.
  */
 export function toStorage(memory) {
-  const { ticketId, firstAhead, fraction, since, left } = memory;
-  return JSON.stringify({ ticketId, firstAhead, fraction, since, left });
+  const { ticketId, firstAhead, fraction, since, left, user } = memory;
+  return JSON.stringify({ ticketId, firstAhead, fraction, since, left, user });
 }
 
 /** The memory from the browser's storage; a new one when that holds nothing sensible. */
@@ -83,6 +86,7 @@ export function fromStorage(text) {
   if (Number.isInteger(kept.firstAhead) && kept.firstAhead >= 0) memory.firstAhead = kept.firstAhead;
   if (kept.fraction >= 0 && kept.fraction <= 1) memory.fraction = kept.fraction;
   if (Number.isFinite(kept.since)) memory.since = kept.since;
+  if (typeof kept.user === 'string') memory.user = kept.user;
   return kept.left === true ? hasLeft(memory) : memory;
 }
 
@@ -168,4 +172,38 @@ export function handOverAddress(returnURL, sessionToken) {
 /** Whether the page's fragment asks to hand over only on a click (the shop refused a token). */
 export function asksForClick(fragment) {
   return new URLSearchParams(fragment.replace(/^#/, '')).get('wr_click') === '1';
+}
+
+/** The token in the page's fragment with which the shop says who its fan is, or null. */
+export function userTokenOf(fragment) {
+  return new URLSearchParams(fragment.replace(/^#/, '')).get('wr_user') || null;
+}
+
+/**
+ * A mark by which the page knows the token's user again: 53 bits of a hash, so that no storage holds
+ * the user's id. Nobody believes anything because of it. Null when there is no user in the token.
+ */
+export function userMark(token) {
+  try {
+    const text = atob(token.split('.')[1].replace(/-/g, '+').replace(/_/g, '/'));
+    const { iss, sub } = JSON.parse(text); // UTF-8 taken for Latin-1, which marks as well
+    if (typeof sub !== 'string' || sub === '') return null;
+    let [a, b] = [0xdeadbeef, 0x41c6ce57];
+    for (const c of `${iss} ${sub}`) {
+      a = Math.imul(a ^ c.charCodeAt(0), 2654435761);
+      b = Math.imul(b ^ c.charCodeAt(0), 1597334677);
+    }
+    a = Math.imul(a ^ (a >>> 16), 2246822507) ^ Math.imul(b ^ (b >>> 13), 3266489909);
+    b = Math.imul(b ^ (b >>> 16), 2246822507) ^ Math.imul(a ^ (a >>> 13), 3266489909);
+    return (4294967296 * (2097151 & b) + (a >>> 0)).toString(36);
+  } catch {
+    return null;
+  }
+}
+
+/** The fragment without that token, letter for letter: nobody is to find it in the address. */
+export function withoutUserToken(fragment) {
+  const kept = fragment.replace(/^#/, '').split('&')
+    .filter((part) => part !== '' && !new URLSearchParams(part).has('wr_user'));
+  return kept.length > 0 ? '#' + kept.join('&') : '';
 }

@@ -23,7 +23,7 @@ const en = {
   taken: { title: 'This place is in use', lead: 'Somebody else has entered the shop with it. You can join again, at the end of the line.' },
   missing: { title: 'There is no such line', lead: 'Please go back to the shop and open it again.' },
   noReturn: { title: 'This address leads nowhere', lead: 'It names no page of the shop. Please go back to the shop and open it again.' },
-  identity: { title: 'Please sign in first', lead: 'This line is for signed-in customers. Please open it from the shop or its app.' },
+  identity: { title: 'Please sign in first', lead: 'You stand in this line with your account. Please sign in at the shop; it brings you back here.' },
   cookies: { title: 'Your place cannot be kept', lead: 'Your browser refuses the cookie that holds it. Please allow cookies for this page and load it again.' },
   refused: { title: 'Something went wrong', lead: 'The waiting room did not accept this. You can try again.' },
 
@@ -49,6 +49,7 @@ const en = {
   enter: 'Enter the shop',
   enterWithin: (time) => `Enter the shop (${time})`,
   again: 'Join the line again',
+  toShop: 'Go to the shop',
   retry: 'Try again',
   leave: 'Leave the line',
   confirm: 'Leave the line? Your place goes to the next person, and you would start again at the end.',

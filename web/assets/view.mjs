@@ -39,6 +39,7 @@ export function view(memory, env, texts) {
   if (env.problem) {
     if (env.problem === 'taken') v.again = texts.again;
     if (env.problem === 'refused') v.again = texts.retry;
+    if (env.problem === 'identity') v.again = texts.toShop;
     return v;
   }
   if (!status) return v;

@@ -3,7 +3,8 @@
 
 import {
   asksForClick, fromStorage, handOverAddress, hasLeft, isOut, measureOffset, newMemory, pollDelay,
-  queueOfPath, receive, retryDelay, returnAddress, toStorage, wantsSession,
+  queueOfPath, receive, retryDelay, returnAddress, toStorage, userMark, userTokenOf, wantsSession,
+  withoutUserToken,
 } from './line.mjs';
 import { languages } from './texts.mjs';
 import { announce, silence, view } from './view.mjs';
@@ -17,7 +18,13 @@ const queue = queueOfPath(location.pathname);
 const storageKey = `waitingroom.${queue}`;
 const returnText = new URLSearchParams(location.search).get('return');
 
+// Who the fan is, as the shop says. The token is kept nowhere: a reload has the cookie, and whoever
+// has lost the place fetches another one from the shop.
+const userToken = userTokenOf(location.hash);
+const user = userToken && userMark(userToken);
 let memory = fromStorage(readStorage());
+// What somebody else left in this browser, or the same fan before signing in, is not this user's.
+if (userToken && memory.user !== user) memory = newMemory();
 let offset = 0; // server's clock minus the phone's
 let shop = null; // the queue's public description
 let target = null; // where the fan goes in the shop
@@ -90,14 +97,15 @@ async function next() {
   return poll();
 }
 
+/** Joins, or comes back to the place that the cookie, or the user, has already. */
 async function join() {
-  const answer = await ask('POST', `/queues/${queue}/tickets`, {});
+  if (nameless()) return fail('identity');
+  const answer = await ask('POST', `/queues/${queue}/tickets`, userToken ? { userToken } : {});
   switch (answer.code) {
     case 200:
     case 201:
       joinsInDoubt += 1;
-      memory = newMemory();
-      memory.ticketId = answer.body.ticketId;
+      memory = { ...newMemory(), ticketId: answer.body.ticketId, user };
       return take(answer.body);
     case 410:
       return fail('closed');
@@ -166,8 +174,18 @@ function forgotten() {
     return isOut(memory.status) ? null : 0;
   }
   if (joinsInDoubt >= 2) return fail('cookies');
-  memory = newMemory();
+  startAnew();
   return 0;
+}
+
+/** Whether whoever had a place by name would join as nobody: then only the shop can help. */
+function nameless() {
+  return memory.user !== null && !userToken;
+}
+
+/** Forgets the place, but not whose it was. */
+function startAnew() {
+  memory = { ...newMemory(), user: memory.user };
 }
 
 function fail(name) {
@@ -295,7 +313,14 @@ function prepare() {
     wake();
   });
   $('again').addEventListener('click', () => {
-    if (problem === 'taken' || isOut(memory.status)) memory = newMemory();
+    if (problem === 'identity' || nameless()) {
+      // Where the shop names nobody, the fan comes back as nobody, and not here again.
+      memory = newMemory();
+      keep();
+      location.assign(target);
+      return;
+    }
+    if (problem === 'taken' || isOut(memory.status)) startAnew();
     problem = null;
     keep();
     wake();
@@ -330,5 +355,6 @@ function prepare() {
   setInterval(show, 1000);
 }
 
+if (userToken) history.replaceState(null, '', location.pathname + location.search + withoutUserToken(location.hash));
 prepare();
 step();
