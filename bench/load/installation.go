@@ -38,6 +38,7 @@ type installation struct {
 
 	publishableKey, secretKey, operatorToken string
 	tickets                                  *tokens.Tickets
+	users                                    *tokens.UserSigner // the tenant's identity provider
 	issuer                                   string
 }
 
@@ -120,6 +121,13 @@ func (in *installation) makeKeys() error {
 	if in.operatorToken, err = signOperator(operatorPrivate, "http://"+in.origin); err != nil {
 		return err
 	}
+	userPrivate, userPublic, err := tokens.GenerateUserKeys()
+	if err != nil {
+		return err
+	}
+	if in.users, err = tokens.NewUserSigner(userPrivate, "https://id.bench.example", tenant); err != nil {
+		return err
+	}
 	ring, err := tokens.ParseKeyRing(ticketKeys)
 	if err != nil {
 		return err
@@ -132,6 +140,7 @@ func (in *installation) makeKeys() error {
 	in.wire = &wire.Client{Origins: []string{"http://" + in.origin}, Secret: cluster}
 	files := map[string]string{
 		"tickets.json": string(ticketKeys), "sessions.json": string(sessionKeys), "operator.json": string(operatorPublic),
+		"users.json":     string(userPublic),
 		"cluster.secret": cluster, "userhash.secret": cluster + "users",
 		"origin.yaml": fmt.Sprintf(`
 listen: %s
@@ -149,6 +158,7 @@ tenants:
     apiKeys:
       - {id: backend, kind: secret, sha256: %[6]s}
       - {id: app, kind: publishable, sha256: %[7]s}
+    userTokens: {issuer: "https://id.bench.example", audience: %[5]s, keys: {file: users.json}}
 `, in.origin, in.originAdmin, in.issuer, in.redisAddress, tenant,
 			tokens.HashAPIKey(in.secretKey), tokens.HashAPIKey(in.publishableKey)),
 		"edge.yaml": fmt.Sprintf(`

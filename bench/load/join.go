@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 )
 
 var errNoTicket = errors.New("the answer holds no ticket")
@@ -87,6 +88,33 @@ func runJoinUser(ctx context.Context, l *lab) (measured, error) {
 			for range l.sizes.unseen {
 				user++
 				addJoin(list, string(id), in.secretKey, fmt.Sprintf(`{"userId":"customer-%09d"}`, user))
+			}
+			return list, nil
+		},
+	})
+}
+
+// runJoinUserToken joins with the token of a user whom nobody has joined before, signed with EdDSA.
+func runJoinUserToken(ctx context.Context, l *lab) (measured, error) {
+	in, id, err := l.installWithQueue(ctx, 0)
+	if err != nil {
+		return measured{}, err
+	}
+	defer in.close()
+	user := 0
+	return l.race(ctx, in, "join-user-token", racer{
+		connections: l.sizes.joinConnections, status: 201, check: checkTicket, once: true,
+		requests: func(int) (*requests, error) {
+			l.progress("minting user tokens")
+			now := time.Now()
+			list := &requests{}
+			for range l.sizes.unseen {
+				user++
+				token, err := in.users.Sign(fmt.Sprintf("customer-%09d", user), now, now.Add(time.Hour))
+				if err != nil {
+					return nil, err
+				}
+				addJoin(list, string(id), in.publishableKey, `{"userToken":"`+token+`"}`)
 			}
 			return list, nil
 		},

@@ -130,7 +130,7 @@ func scenarios() []scenario {
 		{"first-poll", "GET /tickets/{id}, tickets that the edge has not seen", []limit{ratio(0.50)}, runFirstPoll},
 		{"join", "POST /queues/{queue}/tickets, anonymous", joinLimits(0.40), runJoin},
 		{"join-user", "the same with the secret key and a user id", []limit{ratio(0.35)}, runJoinUser},
-		{"join-user-token", "the same with a user token", []limit{ratio(0.10)}, nil},
+		{"join-user-token", "the same with a publishable key and a user token", []limit{ratio(0.10)}, runJoinUserToken},
 		{"access", "GET /access, sessions in rotation", []limit{ratio(0.75)}, runAccess},
 		{"validate", "tokens.Validator, session seen before", []limit{
 			{"time", "µs", atMost, 0.5}, {"allocations", "allocations", atMost, 0},
