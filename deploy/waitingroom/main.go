@@ -84,7 +84,8 @@ The waiting room is open, with a crowd of %[1]d.
 
   Open the shop:    %[2]s/
                     You are sent to the waiting page, see the line move, are let in and can buy.
-                    Open it again in a private window to be somebody else.
+                    Open it again in a private window to be somebody else, or sign in at
+                    %[2]s/sign-in in both to be the same fan on two devices.
   The queue:        %[3]s/queues/%[4]s/state
   As its operator:  curl -H "Authorization: Bearer %[5]s" %[6]s/queues/%[4]s/stats
   Another tenant:   %[7]s/  (no crowd: nobody waits there)

@@ -26,13 +26,13 @@ func newShopServer(listener net.Listener, t tenant, a Access, client *http.Clien
 		Issuer: a.Edge, Tenant: t.id, BaseURL: a.Edge, APIKey: t.secretKey,
 		Refresh: time.Second, MaxStale: time.Minute, WhenStale: tokens.FailClosed,
 	}
-	gate := &tokens.Gate{
+	shop := &Shop{Name: t.shopName, Origin: a.Origin, SecretKey: t.secretKey, Client: client, Users: t.users, Cookie: "user_" + t.id}
+	shop.Gate = &tokens.Gate{
 		Validator: validator, WaitURL: a.Edge, PublicURL: a.Shop,
 		Queue: func(*http.Request) string { return t.queue() },
+		User:  shop.user, UserToken: shop.userToken,
 	}
-	return shopServer{listener, validator, &Shop{
-		Name: t.shopName, Origin: a.Origin, SecretKey: t.secretKey, Gate: gate, Client: client,
-	}}
+	return shopServer{listener, validator, shop}
 }
 
 // Run serves the shop until ctx ends.

@@ -22,6 +22,9 @@ type Shop struct {
 	SecretKey string // ends sessions
 	Gate      *tokens.Gate
 	Client    *http.Client
+	// Users tells the waiting room who is signed in, which the cookie of that name tells the shop.
+	Users  *tokens.UserSigner
+	Cookie string
 }
 
 //go:embed shop.html
@@ -35,6 +38,7 @@ var shopPage = template.Must(template.New("shop").Parse(shopHTML))
 // shopView is what the page's template needs.
 type shopView struct {
 	Page, Title, Shop, Order string
+	User                     string
 	Ends                     time.Time
 }
 
@@ -44,6 +48,8 @@ func (s *Shop) Handler() http.Handler {
 	mux.Handle("GET /{$}", s.Gate.Handler(http.HandlerFunc(s.showTickets)))
 	mux.Handle("POST /buy", s.Gate.Handler(http.HandlerFunc(s.buy)))
 	mux.HandleFunc("GET /thanks", s.showThanks)
+	mux.HandleFunc("GET /sign-in", s.showSignIn)
+	mux.HandleFunc("POST /sign-in", s.signIn)
 	mux.HandleFunc("GET /shop.css", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/css; charset=utf-8")
 		_, _ = w.Write(shopCSS)
@@ -55,7 +61,8 @@ func (s *Shop) showTickets(w http.ResponseWriter, r *http.Request) {
 	session, _ := tokens.SessionFrom(r.Context())
 	// When the window is over the page asks again, and the Gate leads back to the waiting room.
 	w.Header().Set("Refresh", fmt.Sprint(max(int(time.Until(session.ExpiresAt)/time.Second), 0)+1))
-	s.render(w, http.StatusOK, shopView{Page: "inside", Title: "Match tickets", Ends: session.ExpiresAt.UTC()})
+	user, _ := s.user(r)
+	s.render(w, http.StatusOK, shopView{Page: "inside", Title: "Match tickets", Ends: session.ExpiresAt.UTC(), User: user})
 }
 
 // buy places an order and gives the place in the shop back. The app, which comes with a bearer

@@ -19,7 +19,15 @@ type tenant struct {
 	ticketKeys                      []byte
 	operatorPrivate, operatorPublic []byte
 	publishableKey, secretKey       string
+	// The shop is its own identity provider: users mints what userKeys verify.
+	users    *tokens.UserSigner
+	userKeys []byte
 }
+
+// userIssuer is the iss of the shop's user tokens.
+func userIssuer(id string) string { return "https://" + id + ".example" }
+
+const userAudience = "waitingroom"
 
 func newTenant(id, slug, shopName string) (tenant, error) {
 	t := tenant{id: id, slug: slug, shopName: shopName}
@@ -35,6 +43,15 @@ func newTenant(id, slug, shopName string) (tenant, error) {
 	make("operator keys", func() (err error) { t.operatorPrivate, t.operatorPublic, err = tokens.GenerateOperatorKeys(); return })
 	make("publishable key", func() (err error) { t.publishableKey, err = tokens.NewAPIKey(false); return })
 	make("secret key", func() (err error) { t.secretKey, err = tokens.NewAPIKey(true); return })
+	make("user keys", func() error {
+		private, public, err := tokens.GenerateUserKeys()
+		if err != nil {
+			return err
+		}
+		t.userKeys = public
+		t.users, err = tokens.NewUserSigner(private, userIssuer(id), userAudience)
+		return err
+	})
 	return t, err
 }
 
@@ -42,14 +59,18 @@ func (t tenant) queue() string { return t.id + "." + t.slug }
 
 // config and secrets are what the origin is told of the tenant.
 func (t tenant) config() origin.TenantConfig {
-	return origin.TenantConfig{ID: t.id, APIKeys: []origin.APIKeyConfig{
-		{ID: "app", Kind: origin.PublishableKey, SHA256: tokens.HashAPIKey(t.publishableKey)},
-		{ID: "shop", Kind: origin.SecretKey, SHA256: tokens.HashAPIKey(t.secretKey)},
-	}}
+	return origin.TenantConfig{
+		ID: t.id,
+		APIKeys: []origin.APIKeyConfig{
+			{ID: "app", Kind: origin.PublishableKey, SHA256: tokens.HashAPIKey(t.publishableKey)},
+			{ID: "shop", Kind: origin.SecretKey, SHA256: tokens.HashAPIKey(t.secretKey)},
+		},
+		UserTokens: origin.UserTokensConfig{Issuer: userIssuer(t.id), Audience: userAudience},
+	}
 }
 
 func (t tenant) secrets() origin.TenantSecrets {
-	return origin.TenantSecrets{TicketKeys: t.ticketKeys, OperatorKeys: t.operatorPublic}
+	return origin.TenantSecrets{TicketKeys: t.ticketKeys, OperatorKeys: t.operatorPublic, UserKeys: t.userKeys}
 }
 
 // Access is what somebody needs to try the room out as a fan, a shop or an operator.
