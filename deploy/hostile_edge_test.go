@@ -210,7 +210,9 @@ func (b *besieged) joinWithKey() endpoint {
 		{"body", each("", bad, notObjects(), body)},
 		{"body userId", users},
 		{"body userToken", append(member("userToken", bad, notStrings()),
-			one("beside userId", bad, func(m message) message { return body(m, `{"userId":"a","userToken":"b"}`) }))},
+			one("beside userId", bad, func(m message) message { return body(m, `{"userId":"a","userToken":"b"}`) }),
+			one("empty", bad, func(m message) message { return body(m, `{"userToken":""}`) }),
+			one("without a provider", "400 user_token_not_accepted", func(m message) message { return body(m, `{"userToken":"a.b.c"}`) }))},
 		{"body, other members", names},
 		{"body, for a queue of signed-in users", append(each("", bad, notObjects(), func(m message, value string) message {
 			m.target = "/queues/shop.members/tickets"

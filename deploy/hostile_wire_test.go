@@ -34,6 +34,8 @@ func (b *besieged) wireEndpoints() []endpoint {
 	}
 	const edge = "00112233445566778899aabbccddeeff"
 	join := map[string]string{"queue": `"shop.match"`, "edge": `"` + edge + `"`, "seq": `1`, "floor": `0`, "floorOf": `""`, "users": `["` + newUser + `"]`}
+	const tooLong = "an array in thousands" // for a short message
+	userKey := map[string]string{"tenant": `"shop"`, "keyId": `"k"`}
 	seen := map[string]string{"queue": `"shop.match"`, "incarnation": `"none"`, "turn": `1`, "positions": `"1"`, "complete": `true`, "leaving": `false`}
 	sightings := func(members map[string]string) string {
 		return `{"edge":"` + edge + `","queues":[` + object(members) + `]}`
@@ -63,6 +65,9 @@ func (b *besieged) wireEndpoints() []endpoint {
 			b.wireTicket(b.offered.token, "200 invalid_ticket")),
 		post("leave", `{"ticket":"`+b.waiting.token+`"}`, http.StatusNoContent,
 			b.wireTicket(b.waiting.token, "401 invalid_ticket")),
+		post("user-key", object(userKey), http.StatusOK,
+			member("tenant", userKey, object, append(leaveOut(notStrings(), tooLong), text{"empty", `""`, ""}, text{"unknown", `"nobody"`, ""}, text{"a queue", `"shop.match"`, ""})),
+			member("keyId", userKey, object, append(leaveOut(notStrings(), tooLong), text{"empty", `""`, ""}, text{"129 letters", `"` + strings.Repeat("k", 129) + `"`, ""}))),
 		{"feed", b.origin, message{method: "GET", target: "/edge/feed?edge=" + edge, headers: []string{"Authorization: Bearer " + hostileCluster}},
 			feeds, []field{b.clusterField(), {"query edge", each("", badRequest, []text{
 				{"empty", "", ""}, {"upper case", "ABC", ""}, {"a dot", "a.b", ""}, {"a slash", "a/b", ""}, {"an underscore", "a_b", ""}, {"a colon", "a:b", ""},
@@ -133,9 +138,9 @@ func (b *besieged) wireTicket(good, invalid string) field {
 		one("9,000 bytes", badRequest, func(m message) message { return set(m, `"`+strings.Repeat("a", 9000)+`"`) })))}
 }
 
-// tooLarge gives the answer that the endpoints of tickets give to bodies over 8 KiB.
+// tooLarge gives the answer that the endpoints of short messages give to bodies over 8 KiB.
 func tooLarge(name string, tricks []trick) []trick {
-	if name != "claim" && name != "leave" {
+	if name != "claim" && name != "leave" && name != "user-key" {
 		return tricks
 	}
 	tricks = slices.Clone(tricks)

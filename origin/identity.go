@@ -219,6 +219,7 @@ func (p *provider) find(ctx context.Context, id string, now func() time.Time) wi
 		delete(p.absent, id)
 		remember(p.asked, id)
 		switch {
+		case p.keys == nil: // the first fetch is tried until it succeeds; it is nobody's wish
 		case wait == 0:
 			p.wished, p.wanted = time.Now(), true
 			kick(p.wake)

@@ -343,9 +343,11 @@ func TestUsersSignedByTheShopItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, sign := range map[string]func() (string, error){
-		"no subject":     func() (string, error) { return signer.Sign("", testNow, testNow.Add(time.Minute)) },
-		"subject's size": func() (string, error) { return signer.Sign(strings.Repeat("x", 129), testNow, testNow.Add(time.Minute)) },
-		"no life":        func() (string, error) { return signer.Sign("u", testNow, testNow) },
+		"no subject": func() (string, error) { return signer.Sign("", testNow, testNow.Add(time.Minute)) },
+		"subject's size": func() (string, error) {
+			return signer.Sign(strings.Repeat("x", 129), testNow, testNow.Add(time.Minute))
+		},
+		"no life": func() (string, error) { return signer.Sign("u", testNow, testNow) },
 	} {
 		if token, err := sign(); err == nil {
 			t.Errorf("%s: got %q, want an error", name, token)
