@@ -40,13 +40,6 @@ type coordinators struct {
 	paces   map[queue.ID]pacing          // guarded by mu; what outlives idleness
 }
 
-// pacing is what a coordinator has to remember of a queue between two ticks.
-type pacing struct {
-	pace queue.Pace
-	// granted is how many slots joins could take by themselves after the last tick.
-	granted int
-}
-
 // begin lets Wake start coordinators from now on; Run, with the same ctx, is to follow. Whoever is
 // told that this origin is ready may rely on it: a call that came before Run would be lost.
 func (c *coordinators) begin(ctx context.Context) {
@@ -127,7 +120,10 @@ func (c *coordinators) kickLocked(id queue.ID) bool {
 // keep coordinates until nothing calls for it any more. A kick that comes while the coordinator
 // is about to stop makes it start again, so that none is lost.
 func (c *coordinators) keep(ctx context.Context, id queue.ID, kicks chan struct{}) {
-	k := &coordinator{coordinators: c, id: id, kicks: kicks}
+	k := &coordinator{
+		coordinators: c, kicks: kicks,
+		Stepper: Stepper{Store: c.store, Queue: id, Owner: c.owner, LeaseTTL: c.leaseTTL},
+	}
 	for {
 		c.guard(ctx, k)
 		c.mu.Lock()
@@ -150,11 +146,11 @@ func (c *coordinators) guard(ctx context.Context, k *coordinator) {
 	defer func() {
 		if p := recover(); p != nil {
 			c.metrics.panics.Inc()
-			c.logger.Error("coordinator panicked", "queue", k.id, "panic", p, "stack", string(debug.Stack()))
+			c.logger.Error("coordinator panicked", "queue", k.Queue, "panic", p, "stack", string(debug.Stack()))
 		}
 	}()
 	c.mu.Lock()
-	k.pacing = c.paces[k.id]
+	k.pacing = c.paces[k.Queue]
 	c.mu.Unlock()
 
 	err := k.run(ctx)
@@ -162,8 +158,8 @@ func (c *coordinators) guard(ctx context.Context, k *coordinator) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if errors.Is(err, store.ErrNotFound) {
-		delete(c.paces, k.id)
+		delete(c.paces, k.Queue)
 	} else {
-		c.paces[k.id] = k.pacing
+		c.paces[k.Queue] = k.pacing
 	}
 }

@@ -1,0 +1,133 @@
+package origin
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"waitingroom/origin/queue"
+	"waitingroom/origin/store"
+)
+
+// mostOffers bounds the offers of one tick; where more slots are free the next tick goes on.
+const mostOffers = 10_000
+
+// Stepper takes the steps of one queue's coordinator: it acquires the lease, ticks, and remembers
+// what has to be remembered between two ticks. It has no goroutine and no clock: whoever owns it
+// says when a step is taken and what time it is, so that a simulation takes the very same steps.
+type Stepper struct {
+	Store    store.Store
+	Queue    queue.ID
+	Owner    string // names the origin in leases
+	LeaseTTL time.Duration
+
+	pacing
+	epoch uint64
+	// reminder is when another origin looks after the queue should this one vanish; zero while
+	// none was written.
+	reminder time.Time
+}
+
+// pacing is what a coordinator has to remember of a queue between two ticks.
+type pacing struct {
+	pace queue.Pace
+	// granted is how many slots joins could take by themselves after the last tick.
+	granted int
+}
+
+// Step is what one tick came to. Also a tick that failed can have closed a turn.
+type Step struct {
+	store.TickResult // Entry is the last one that the step knows of
+	TurnClosed       bool
+	Expired          int // fans whom the closing of the turn expired
+}
+
+// TakeUp acquires the lease, once. From here on this origin looks after the queue.
+func (s *Stepper) TakeUp(ctx context.Context, now time.Time) error {
+	s.reminder = time.Time{}
+	epoch, err := s.Store.Acquire(ctx, s.Queue, s.Owner, s.LeaseTTL, now)
+	if err != nil {
+		return fmt.Errorf("acquire lease: %w", err)
+	}
+	s.epoch = epoch
+	return nil
+}
+
+// Tick closes the turn where that is due, expires, counts, offers, and commits.
+func (s *Stepper) Tick(ctx context.Context, now time.Time) (step Step, err error) {
+	look, err := s.look(ctx, now)
+	if err != nil {
+		return step, err
+	}
+	// After an interruption the commit below restarts the turn: nobody could be seen meanwhile.
+	if now.Sub(look.LastTick) < queue.Interruption && queue.TurnDue(look, now) {
+		expired, ack, err := s.Store.CloseTurn(ctx, s.Queue, s.epoch, look.Turn, now)
+		if err != nil {
+			return step, fmt.Errorf("close turn: %w", err)
+		}
+		step.TurnClosed, step.Expired, step.Entry = true, expired, ack.Entry
+		if look, err = s.look(ctx, now); err != nil {
+			return step, err
+		}
+	}
+	// Joins took these slots by themselves since the last tick.
+	pace := s.pace.Spend(max(s.granted-look.JoinSlots, 0))
+	tick, pace := queue.Plan(look, pace, now)
+	if err := s.remind(ctx, look, tick, now); err != nil {
+		return step, err
+	}
+	result, err := s.Store.Commit(ctx, s.Queue, s.Owner, s.LeaseTTL, tick)
+	if err != nil {
+		return step, fmt.Errorf("commit tick: %w", err)
+	}
+	s.pace, s.granted = pace, tick.JoinSlots
+	step.TickResult = result
+	return step, nil
+}
+
+func (s *Stepper) look(ctx context.Context, now time.Time) (queue.Look, error) {
+	look, err := s.Store.Look(ctx, s.Queue, mostOffers, now)
+	if err != nil {
+		return queue.Look{}, fmt.Errorf("look at queue: %w", err)
+	}
+	if look.Epoch != s.epoch {
+		return queue.Look{}, fmt.Errorf("look at queue: %w", store.ErrLeaseLost)
+	}
+	return look, nil
+}
+
+// remind sees to it that somebody looks after the queue whatever happens after this tick: at the
+// end of the next session if the queue goes idle, soon after the lease if this origin vanishes.
+// A reminder that proves superfluous costs one more tick.
+func (s *Stepper) remind(ctx context.Context, look queue.Look, tick queue.Tick, now time.Time) error {
+	state := look.Settings.State
+	mayIdle := state == queue.Closed || state == queue.Scheduled ||
+		look.Waiting == 0 && look.Offers <= len(tick.Lapse)
+	if mayIdle {
+		if look.NextSessionEnd.IsZero() {
+			return nil
+		}
+		return s.remindAt(ctx, look.NextSessionEnd)
+	}
+	if s.reminder.Sub(now) > s.LeaseTTL {
+		return nil
+	}
+	if !s.reminder.IsZero() {
+		if err := s.Store.Settle(ctx, s.Queue, s.reminder); err != nil {
+			return fmt.Errorf("settle reminder: %w", err)
+		}
+	}
+	at := now.Add(2 * s.LeaseTTL)
+	if err := s.remindAt(ctx, at); err != nil {
+		return err
+	}
+	s.reminder = at
+	return nil
+}
+
+func (s *Stepper) remindAt(ctx context.Context, at time.Time) error {
+	if err := s.Store.Remind(ctx, s.Queue, at); err != nil {
+		return fmt.Errorf("write reminder: %w", err)
+	}
+	return nil
+}
