@@ -1,7 +1,7 @@
 package queue
 
 import (
-	"maps"
+	"cmp"
 	"slices"
 	"time"
 )
@@ -44,8 +44,8 @@ type View struct {
 type block struct {
 	fates    [BlockSize / 2]byte // 4 bits each, high half first
 	done     int
-	offers   map[uint64]time.Time
-	sessions map[uint64]Session
+	offers   []Offer    // in ascending order of position
+	sessions []*Session // likewise; each is shared between the copies of a block and never changed
 }
 
 // NewView builds the view of a snapshot.
@@ -88,11 +88,9 @@ func (v *View) Snapshot() Snapshot {
 	}
 	for _, b := range v.blocks {
 		s.Fates = append(s.Fates, b.fates[:]...)
-		for _, position := range slices.Sorted(maps.Keys(b.offers)) {
-			s.Offers = append(s.Offers, Offer{position, b.offers[position]})
-		}
-		for _, position := range slices.Sorted(maps.Keys(b.sessions)) {
-			s.Sessions = append(s.Sessions, b.sessions[position])
+		s.Offers = append(s.Offers, b.offers...)
+		for _, session := range b.sessions {
+			s.Sessions = append(s.Sessions, *session)
 		}
 	}
 	return s
@@ -164,17 +162,21 @@ func (v *View) Fate(position uint64) Fate {
 // Offer returns until when the position's running offer can be claimed.
 func (v *View) Offer(position uint64) (claimBy time.Time, running bool) {
 	if b := v.block(position); b != nil {
-		claimBy, running = b.offers[position]
+		if at, running := b.offerAt(position); running {
+			return b.offers[at].ClaimBy, true
+		}
 	}
-	return claimBy, running
+	return time.Time{}, false
 }
 
 // Session returns the position's running session.
 func (v *View) Session(position uint64) (s Session, running bool) {
 	if b := v.block(position); b != nil {
-		s, running = b.sessions[position]
+		if at, running := b.sessionAt(position); running {
+			return *b.sessions[at], true
+		}
 	}
-	return s, running
+	return Session{}, false
 }
 
 // Ahead is an upper bound of how many positions strictly between the watermark and this one are
@@ -250,6 +252,16 @@ func (b *block) fate(n uint64) Fate {
 		return Fate(pair >> 4)
 	}
 	return Fate(pair & 0x0f)
+}
+
+// offerAt finds where the position's offer stands, or would stand.
+func (b *block) offerAt(position uint64) (index int, running bool) {
+	return slices.BinarySearchFunc(b.offers, position, func(o Offer, p uint64) int { return cmp.Compare(o.Position, p) })
+}
+
+// sessionAt finds where the position's session stands, or would stand.
+func (b *block) sessionAt(position uint64) (index int, running bool) {
+	return slices.BinarySearchFunc(b.sessions, position, func(s *Session, p uint64) int { return cmp.Compare(s.Position, p) })
 }
 
 // doneBefore counts the done among the first n positions of the block.

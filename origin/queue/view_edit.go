@@ -1,7 +1,7 @@
 package queue
 
 import (
-	"maps"
+	"slices"
 	"time"
 )
 
@@ -65,48 +65,55 @@ func (e *editor) edit(position uint64) *block {
 	b := e.blocks[index]
 	if index < len(e.old) && e.old[index] == b {
 		own := *b
-		own.offers, own.sessions = maps.Clone(b.offers), maps.Clone(b.sessions)
+		own.offers, own.sessions = copyFor(b.offers), copyFor(b.sessions)
 		e.blocks[index] = &own
 		b = &own
 	}
 	return b
 }
 
+// copyFor copies a list with some room for more.
+func copyFor[T any](list []T) []T { return append(make([]T, 0, len(list)+len(list)/16+4), list...) }
+
 func (e *editor) offer(position uint64, claimBy time.Time) {
 	b := e.edit(position)
-	if _, running := b.offers[position]; !running {
-		e.Offers++
-	}
-	if b.offers == nil {
-		b.offers = make(map[uint64]time.Time)
-	}
-	b.offers[position] = claimBy
 	e.Watermark = max(e.Watermark, position)
+	at, running := b.offerAt(position)
+	if running {
+		b.offers[at].ClaimBy = claimBy
+		return
+	}
+	b.offers = slices.Insert(b.offers, at, Offer{position, claimBy})
+	e.Offers++
 }
 
 // take removes the position's offer, if there is one.
 func (e *editor) take(position uint64) {
 	if _, running := e.Offer(position); running {
-		delete(e.edit(position).offers, position)
+		b := e.edit(position)
+		at, _ := b.offerAt(position)
+		b.offers = slices.Delete(b.offers, at, at+1)
 		e.Offers--
 	}
 }
 
 func (e *editor) start(s Session) {
 	b := e.edit(s.Position)
-	if _, running := b.sessions[s.Position]; !running {
-		e.Sessions++
+	at, running := b.sessionAt(s.Position)
+	if running {
+		b.sessions[at] = &s
+		return
 	}
-	if b.sessions == nil {
-		b.sessions = make(map[uint64]Session)
-	}
-	b.sessions[s.Position] = s
+	b.sessions = slices.Insert(b.sessions, at, &s)
+	e.Sessions++
 }
 
 // stop removes the position's session, if there is one.
 func (e *editor) stop(position uint64) {
 	if _, running := e.Session(position); running {
-		delete(e.edit(position).sessions, position)
+		b := e.edit(position)
+		at, _ := b.sessionAt(position)
+		b.sessions = slices.Delete(b.sessions, at, at+1)
 		e.Sessions--
 	}
 }
@@ -131,8 +138,8 @@ func (e *editor) prolong(by time.Duration) {
 			continue
 		}
 		b := e.edit(uint64(i)*BlockSize + 1)
-		for position, claimBy := range b.offers {
-			b.offers[position] = claimBy.Add(by)
+		for at := range b.offers {
+			b.offers[at].ClaimBy = b.offers[at].ClaimBy.Add(by)
 		}
 	}
 }
