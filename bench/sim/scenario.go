@@ -1,0 +1,180 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"waitingroom/origin/queue"
+)
+
+// element is a part of what happens, which -without leaves out.
+type element string
+
+// The elements of the scenario. Those of the first group are the fans', those of the second the
+// network's and the origins', those of the third the operator's: no estimate can foresee them.
+const (
+	early     element = "early"     // fans join before the opening
+	news      element = "news"      // waves of fans
+	abandon   element = "abandon"   // up to 40 % lose patience
+	multijoin element = "multijoin" // some join several times
+	phones    element = "phones"    // phones sleep, for minutes or for longer than the hold
+
+	lost     element = "lost"     // answers are lost and batches sent again
+	cutoff   element = "cutoff"   // an edge is off from the origins for minutes
+	takeover element = "takeover" // an origin stalls within a tick, another takes over
+	outage   element = "outage"   // the store is away: no ticks, no sightings
+
+	pause   element = "pause"   // the queue is paused and resumed
+	retunes element = "retunes" // capacity, maxPerMinute, window, hold, claim time
+	soldout element = "soldout" // the queue is sold out, and reopens
+)
+
+var elements = []element{early, news, abandon, multijoin, phones, lost, cutoff, takeover, outage, pause, retunes, soldout}
+
+// unforeseen are the elements without which a run is calm.
+var unforeseen = []element{outage, pause, retunes, soldout}
+
+// parseElements reads a list of elements with commas.
+func parseElements(list string) ([]element, error) {
+	var chosen []element
+	for name := range strings.SplitSeq(list, ",") {
+		if name == "" {
+			continue
+		}
+		if !slices.Contains(elements, element(name)) {
+			return nil, fmt.Errorf("there is no element %q; there are %v", name, elements)
+		}
+		chosen = append(chosen, element(name))
+	}
+	return chosen, nil
+}
+
+// plan is what is fixed before the simulation begins.
+type plan struct {
+	fans, slots int
+	seed        uint64
+	without     []element
+}
+
+const (
+	// opening is when the queue opens, on the simulation's clock.
+	opening = 5 * minute
+	// salesLast is how long fans keep arriving after the opening.
+	salesLast = 60 * minute
+)
+
+func (p plan) has(e element) bool { return !slices.Contains(p.without, e) }
+
+// calm reports whether nothing happens that no estimate can foresee.
+func (p plan) calm() bool {
+	return !slices.ContainsFunc(unforeseen, p.has)
+}
+
+// settings of the queue at the beginning.
+func (p plan) settings() queue.Settings {
+	s := queue.DefaultSettings()
+	s.Capacity = p.slots
+	if p.has(early) {
+		s.State = queue.Scheduled
+	}
+	return s
+}
+
+// action is something that is done to the queue or to the machines at a time.
+type action struct {
+	at int32
+	do func(w *world)
+	// patch changes the settings instead, between a tick's look and its commit.
+	patch func(s *queue.Settings)
+}
+
+// arrivals draws when the fans come: a spike at the opening that decays, some before it, waves
+// from news, and a trickle throughout.
+func (w *world) arrivals() []int32 {
+	times := make([]int32, w.about.fans)
+	for i := range times {
+		u := w.Float64()
+		var at int32
+		switch {
+		case u < 0.15 && w.has(early):
+			at = int32(opening * max(w.Float64(), w.Float64(), w.Float64()))
+		case u < 0.60:
+			at = opening + int32(150*second*w.ExpFloat64())
+		case u < 0.84 && w.has(news):
+			wave := []int32{12, 25, 40}[w.upTo(3)]
+			at = opening + wave*minute + int32(180*second*w.ExpFloat64())
+		default:
+			at = opening + w.upTo(salesLast)
+		}
+		times[i] = min(at, opening+salesLast)
+	}
+	slices.Sort(times)
+	return times
+}
+
+// actions draws what the operator does and what breaks, in order of time.
+func (w *world) actions() []action {
+	var list []action
+	// A minute of the sale, give or take one.
+	at := func(m float64) int32 {
+		return opening + int32(m*minute) - minute + w.upTo(2*minute)
+	}
+	do := func(at int32, do func(*world)) { list = append(list, action{at: at, do: do}) }
+	patch := func(at int32, patch func(*queue.Settings)) { list = append(list, action{at: at, patch: patch}) }
+	slots := w.about.slots
+	perMinute := int(float64(slots) / w.purchase.Minutes())
+
+	if w.has(early) {
+		patch(opening, func(s *queue.Settings) { s.State = queue.Open })
+	}
+	if w.has(retunes) {
+		patch(at(6), func(s *queue.Settings) { s.Capacity = slots * 8 / 10 })
+		patch(at(14), func(s *queue.Settings) { s.Capacity = slots * 11 / 10 })
+		patch(at(20), func(s *queue.Settings) { s.MaxPerMinute = perMinute * (40 + int(w.upTo(40))) / 100 })
+		patch(at(28), func(s *queue.Settings) { s.MaxPerMinute, s.Capacity = 0, slots })
+		patch(at(31), func(s *queue.Settings) { s.PurchaseWindowSeconds, s.ClaimSeconds = 15*60, 3*60 })
+		patch(at(33), func(s *queue.Settings) { s.HoldSeconds = 20 * 60 })
+		patch(at(43), func(s *queue.Settings) { s.HoldSeconds = 30 * 60 })
+		patch(at(45), func(s *queue.Settings) { s.PurchaseWindowSeconds, s.ClaimSeconds = 20*60, 5*60 })
+	}
+	if w.has(takeover) {
+		do(at(10), func(w *world) { w.stalls = true })
+	}
+	if w.has(pause) {
+		from := at(17)
+		patch(from, func(s *queue.Settings) { s.State = queue.Paused })
+		patch(from+minute+w.upTo(minute), func(s *queue.Settings) { s.State = queue.Open })
+	}
+	if w.has(outage) {
+		from := at(23.5)
+		do(from, func(w *world) { w.away = true })
+		do(from+2*minute+w.upTo(2*minute), func(w *world) { w.away = false })
+	}
+	if w.has(cutoff) {
+		from := at(36)
+		do(from, func(w *world) { w.edges[1].cut = true })
+		do(from+3*minute+w.upTo(3*minute), func(w *world) { w.edges[1].reconnect() })
+	}
+	if w.has(soldout) {
+		from := at(50)
+		patch(from, func(s *queue.Settings) { s.State = queue.SoldOut })
+		patch(from+4*minute+w.upTo(4*minute), func(s *queue.Settings) { s.State = queue.Open })
+	}
+	slices.SortStableFunc(list, func(a, b action) int { return int(a.at) - int(b.at) })
+	return list
+}
+
+const (
+	// lostAnswers is how often the answer to a batch of joins is lost.
+	lostAnswers = 0.002
+	// purchases last four minutes in the mean.
+	purchases = 4 * time.Minute
+	// losePatience is the part of the fans who would leave within the hour.
+	losePatience = 0.4
+	// stallFor is how long an origin stalls within a tick: longer than its lease.
+	stallFor = 20 * second
+	// longest is where a run that does not end is ended.
+	longest = 6 * 60 * minute
+)
