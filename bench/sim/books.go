@@ -79,10 +79,9 @@ type books struct {
 
 	pace rate
 
-	// committing and joining say in whose call entries are being read.
-	committing, joining bool
-	offered             queue.Positions // by the call that runs
-	onOffer             func(position uint64)
+	joining bool            // a call of Join is being read
+	offered queue.Positions // by the call that is being read
+	onOffer func(position uint64)
 }
 
 func newBooks(settings queue.Settings) *books {

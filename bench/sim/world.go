@@ -45,7 +45,6 @@ type world struct {
 	away     bool // the store cannot be reached
 	stalls   bool // the next commit comes too late
 	flushed  bool // what happens in this frame has happened
-	closed   bool
 	minutes  int32
 	events   uint64
 	polls    uint64

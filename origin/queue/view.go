@@ -2,6 +2,8 @@ package queue
 
 import (
 	"cmp"
+	"encoding/binary"
+	"math/bits"
 	"slices"
 	"time"
 )
@@ -210,28 +212,28 @@ func (v *View) Ahead(position uint64) uint64 {
 
 // Blocks returns the counts that let anybody compute Ahead: firstBlock is the first position of
 // the block of the watermark, counts[i] the positions not done in block i from there, those at
-// or below the watermark not counted, and bits the first block, low bit first, 1 = not done.
-func (v *View) Blocks() (firstBlock uint64, counts []int, bits []byte) {
+// or below the watermark not counted, and bitmap the first block, low bit first, 1 = not done.
+func (v *View) Blocks() (firstBlock uint64, counts []int, bitmap []byte) {
 	first := v.Watermark / BlockSize
 	firstBlock = first*BlockSize + 1
 	counts = []int{}
 	for i := first; i < uint64(len(v.blocks)); i++ {
 		counts = append(counts, int(v.ahead[i+1]-v.ahead[i]))
 	}
-	bits = make([]byte, BlockSize/8)
+	bitmap = make([]byte, BlockSize/8)
 	for n := v.Watermark % BlockSize; n < BlockSize; n++ {
 		if first >= uint64(len(v.blocks)) || !v.blocks[first].fate(n).Done() {
-			bits[n/8] |= 1 << (n % 8)
+			bitmap[n/8] |= 1 << (n % 8)
 		}
 	}
-	return firstBlock, counts, bits
+	return firstBlock, counts, bitmap
 }
 
 // RatePerMinute is the number of offers made in the last minute.
 func (v *View) RatePerMinute(now time.Time) int {
-	n := 0
+	n, minuteAgo := 0, now.Add(-rateSlices*rateSlice)
 	for _, a := range v.admitted {
-		if now.Sub(a.At) < rateSlices*rateSlice {
+		if a.At.After(minuteAgo) {
 			n += a.Count
 		}
 	}
@@ -264,13 +266,23 @@ func (b *block) sessionAt(position uint64) (index int, running bool) {
 	return slices.BinarySearchFunc(b.sessions, position, func(s *Session, p uint64) int { return cmp.Compare(s.Position, p) })
 }
 
-// doneBefore counts the done among the first n positions of the block.
+// doneBefore counts the done among the first n positions of the block, sixteen at a time.
 func (b *block) doneBefore(n uint64) int {
+	n = min(n, BlockSize)
 	done := 0
-	for i := range min(n, BlockSize) {
-		if b.fate(i).Done() {
-			done++
-		}
+	whole := n / 16
+	for i := range whole {
+		done += notWaiting(binary.BigEndian.Uint64(b.fates[8*i:]))
+	}
+	if rest := n % 16; rest > 0 {
+		done += notWaiting(binary.BigEndian.Uint64(b.fates[8*whole:]) >> (64 - 4*rest))
 	}
 	return done
+}
+
+// notWaiting counts the fates in a word, 4 bits each, that are not Waiting, which is 0.
+func notWaiting(fates uint64) int {
+	fates |= fates >> 2
+	fates |= fates >> 1
+	return bits.OnesCount64(fates & 0x1111_1111_1111_1111)
 }
