@@ -64,12 +64,14 @@ type books struct {
 	chain    string // of that entry
 
 	// eligible are the positions that wait, are present, and were seen after their last lapse.
-	eligible   []uint64
-	lowest     int // no word before it has one
-	looks      uint32
-	looked     int32  // when the last look was
-	tickLook   uint32 // the look of the last tick that was committed
-	turnedAway bool   // a join was turned away since that look
+	eligible []uint64
+	lowest   int // no word before it has one
+	looks    uint32
+	looked   int32 // when the last look was
+	// retunes counts the changes of the settings, retunesAtLook those before the last look.
+	retunes, retunesAtLook int
+	tickLook               uint32 // the look of the last tick that was committed
+	turnedAway             bool   // a join was turned away since that look
 	// turnedAwaySinceLook is the same since the last look.
 	turnedAwaySinceLook bool
 	ticked              int32 // when the last tick was committed

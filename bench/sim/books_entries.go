@@ -167,8 +167,10 @@ func (b *books) readDone(position uint64, e queue.Entry) {
 		b.move(p, isEnded)
 	case queue.Expired:
 		absent, hold := b.now-max(p.seenAt, b.afreshAt), milliseconds(b.settings.Hold())
-		if !b.ok(holdKept, was == isWaiting && absent >= hold) {
-			b.breaks(holdKept, position, "expired while %s, %d ms after it was seen last, hold %d", standingNames[was], absent, hold)
+		turns := b.turn - max(p.seenTurn, b.afresh)
+		if !b.ok(holdKept, was == isWaiting && absent >= hold && turns > uint32(holdTurns(b.settings))) {
+			b.breaks(holdKept, position, "expired while %s, at the end of turn %d and %d ms after it was seen last, in turn %d; hold %d ms",
+				standingNames[was], b.turn, absent, p.seenTurn, hold)
 		}
 		b.move(p, isExpired)
 	case queue.Missed:
@@ -191,6 +193,7 @@ func (b *books) readDone(position uint64, e queue.Entry) {
 func (b *books) readSettings(s queue.Settings) {
 	was := b.settings
 	b.settings = s
+	b.retunes++
 	if s.HoldSeconds != was.HoldSeconds || was.State == queue.Scheduled && s.State != queue.Scheduled {
 		b.afresh, b.afreshAt = b.turn, b.now
 	}
@@ -219,12 +222,13 @@ func (b *books) readTurn(turn uint32) {
 func (b *books) looksNow() {
 	b.looks++
 	b.looked = b.now
+	b.retunesAtLook = b.retunes
 	b.turnedAwaySinceLook = false
 }
 
 // committed judges a tick after its entries were read. freeAtLook is how many slots it could find
-// empty.
-func (b *books) committed(freeAtLook, most int, wasOpen bool) {
+// empty, most how many it may offer. Settings that changed since its look bind the next one.
+func (b *books) committed(freeAtLook, most int) {
 	if b.now-b.ticked > 1000 { // what an interruption cost, no tick makes up for
 		b.pace.wanted, b.pace.made = b.now, 0
 	}
@@ -240,7 +244,8 @@ func (b *books) committed(freeAtLook, most int, wasOpen bool) {
 		b.swept = second + 1
 	}
 	made := len(b.offered)
-	wanted := wasOpen && b.settings.State == queue.Open && made < min(freeAtLook, most) && b.free() > 0 && b.firstBefore(b.looks) != 0
+	wanted := b.settings.State == queue.Open && b.retunes == b.retunesAtLook &&
+		made < min(freeAtLook, most) && b.free() > 0 && b.firstBefore(b.looks) != 0
 	b.checks[slotsOffered]++
 	if !wanted {
 		b.pace.wanted, b.pace.made = b.now, 0

@@ -104,7 +104,7 @@ func (w *world) temper(t *ticket, at int32) {
 		t.leaveAt = at + 10*second + w.upTo(60*minute)
 	}
 	if w.has(phones) && w.chance(0.25) {
-		w.drowse(t, at+w.upTo(30*minute))
+		w.drowse(t, at+w.upTo(20*minute))
 	}
 }
 
@@ -113,7 +113,7 @@ func (w *world) temper(t *ticket, at int32) {
 func (w *world) drowse(t *ticket, at int32) {
 	t.sleepAt = at
 	t.sleepFor = int32(3 * minute * math.Exp(1.1*w.NormFloat64()))
-	t.sleepFor = min(max(t.sleepFor, 5*second), 60*minute)
+	t.sleepFor = min(max(t.sleepFor, 5*second), 45*minute)
 }
 
 func (w *world) enter(t ticket, at int32) {

@@ -33,7 +33,7 @@ var names = [invariants]struct{ name, says string }{
 	positionsOnce: {"positions", "no position is given twice"},
 	orderKept:     {"order", "no waiting fan who was present by the sightings that the tick read is passed over for a later position"},
 	presentOnly:   {"present", "slots are offered to fans who are present by the sightings that the tick read, and after a missed offer were seen again"},
-	holdKept:      {"hold", "nobody whose sighting was accepted within the hold expires for absence"},
+	holdKept:      {"hold", "nobody whose sighting was accepted within the hold, or in a turn of the hold, expires for absence"},
 	absentExpire:  {"absence", "whom no turn of the hold has seen expires when the turn closes"},
 	slotsOffered:  {"slots", "every freed slot is offered at the next tick while somebody present waits, unless rate, pause or sell-out forbid it"},
 	rateKept:      {"rate", "no more offers than maxPerMinute allows"},

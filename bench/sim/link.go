@@ -17,11 +17,9 @@ var errAway = errors.New("the store does not answer")
 type link struct {
 	store.Store
 	*world
-	id int
 
 	// what the last look found
 	freeAtLook, limit int
-	openAtLook        bool
 }
 
 // tell reads into the books what the store has logged, and sets their time.
@@ -201,13 +199,12 @@ func (l *link) Look(ctx context.Context, id queue.ID, limit int, now time.Time) 
 		}
 	}
 	l.freeAtLook = b.free() + due
-	l.openAtLook = b.settings.State == queue.Open
 	l.limit = limit
 	return look, err
 }
 
 func (l *link) Commit(ctx context.Context, id queue.ID, owner string, ttl time.Duration, tick queue.Tick) (store.TickResult, error) {
-	l.meanwhile(l.id)
+	l.meanwhile(len(tick.Offer))
 	if err := l.reach(tick.Now); err != nil {
 		return store.TickResult{}, err
 	}
@@ -220,7 +217,7 @@ func (l *link) Commit(ctx context.Context, id queue.ID, owner string, ttl time.D
 	if err := l.tell(ctx, tick.Now); err != nil {
 		return result, err
 	}
-	b.committed(l.freeAtLook, l.limit, l.openAtLook)
+	b.committed(l.freeAtLook, l.limit)
 	b.turnedAway = b.turnedAwaySinceLook
 	b.sameList("offers", result.Offered, b.offered)
 	ended := len(result.Ended) - (b.tally[isEnded] - tallied[isEnded])

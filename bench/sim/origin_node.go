@@ -31,7 +31,7 @@ type originNode struct {
 }
 
 func newOrigin(w *world, number int) *originNode {
-	l := &link{Store: w.store, world: w, id: number}
+	l := &link{Store: w.store, world: w}
 	return &originNode{world: w, link: l, pause: tickEvery, stepper: &origin.Stepper{
 		Store: l, Queue: w.queue, Owner: []string{"origin-a", "origin-b"}[number], LeaseTTL: leaseTTL,
 	}}

@@ -78,7 +78,7 @@ func newWorld(ctx context.Context, p plan) (*world, error) {
 	for n := range 2 {
 		w.origins = append(w.origins, newOrigin(w, n))
 	}
-	for n, lag := range []int32{0, 100, 200, 1500} {
+	for n, lag := range []int32{0, 100, 200, 3000} {
 		w.edges = append(w.edges, newEdge(w, n, lag))
 	}
 	w.coming = w.arrivals()
@@ -181,7 +181,15 @@ func (w *world) flush() {
 			e.handIn()
 		}
 	}
-	for len(w.pending) > 0 && w.pending[0].at <= w.now && w.pending[0].patch != nil {
+	w.retune(patience)
+}
+
+// patience is how long the operator waits for the worst moment.
+const patience = second
+
+// retune takes the operator's next step if that has been due for a time.
+func (w *world) retune(since int32) {
+	for len(w.pending) > 0 && w.pending[0].at+since <= w.now && w.pending[0].patch != nil {
 		if !w.patch(w.pending[0].patch) {
 			return
 		}
@@ -189,9 +197,13 @@ func (w *world) flush() {
 	}
 }
 
-// meanwhile is what happens between a tick's look and its commit.
-func (w *world) meanwhile(origin int) {
+// meanwhile is what happens between a tick's look and its commit. The operator likes to retune
+// when the tick is about to make offers.
+func (w *world) meanwhile(offers int) {
 	w.flush()
+	if offers > 0 {
+		w.retune(0)
+	}
 	if !w.stalls {
 		return
 	}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func quiet(string) {}
+
+// TestSale simulates a whole sale with everything that can happen in it.
+func TestSale(t *testing.T) {
+	r, err := simulate(t.Context(), plan{fans: 50_000, slots: 2500, seed: 1}, quiet)
+	if err != nil {
+		t.Fatalf("seed %d: %v", r.Seed, err)
+	}
+	sum := 0
+	for _, n := range r.Fates {
+		sum += n
+	}
+	if sum != int(r.Positions) || r.Positions < uint64(r.Fans) {
+		t.Errorf("%d fans, %d positions, and %d fates: %v", r.Fans, r.Positions, sum, r.Fates)
+	}
+	for _, fate := range []standing{isWaiting, isOffered, isActive} {
+		if n := r.Fates[standingNames[fate]]; n != 0 {
+			t.Errorf("%d are still %s", n, standingNames[fate])
+		}
+	}
+	for _, fate := range []standing{isEnded, isExpired, isMissed, isLeft} {
+		if r.Fates[standingNames[fate]] == 0 {
+			t.Errorf("nobody is %s: %v", standingNames[fate], r.Fates)
+		}
+	}
+	for _, i := range r.Invariants {
+		if i.Checks == 0 || !i.Held {
+			t.Errorf("%s: %d checks, held %v", i.Name, i.Checks, i.Held)
+		}
+	}
+}
+
+// TestSameSeed repeats a simulation by its seed.
+func TestSameSeed(t *testing.T) {
+	sale := func(seed uint64) report {
+		r, err := simulate(t.Context(), plan{fans: 400, slots: 20, seed: seed}, quiet)
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		r.RealSeconds = 0
+		return r
+	}
+	first, again, other := sale(3), sale(3), sale(4)
+	if !reflect.DeepEqual(first, again) {
+		t.Errorf("the same seed gives\n%+v\nand\n%+v", first, again)
+	}
+	if first.Events == other.Events {
+		t.Errorf("another seed gives the same %d events", other.Events)
+	}
+}
+
+func TestArguments(t *testing.T) {
+	for _, args := range []string{"-fans 0", "-fans x", "-without rain", "-slots -1", "more"} {
+		var out, terminal bytes.Buffer
+		if err := run(t.Context(), strings.Fields(args), &out, &terminal); err == nil {
+			t.Errorf("%q is accepted", args)
+		}
+	}
+}
+
+// TestReport reads the JSON object at the end of a run.
+func TestReport(t *testing.T) {
+	var out, terminal bytes.Buffer
+	args := []string{"-fans", "500", "-slots", "20", "-seed", "9", "-calm", "-json"}
+	if err := run(context.Background(), args, &out, &terminal); err != nil {
+		t.Fatal(err)
+	}
+	var got map[string]any
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+		t.Fatalf("%v in %s", err, out.String())
+	}
+	for _, member := range []string{"fans", "events", "virtualSeconds", "realSeconds", "invariants", "waitSeconds", "estimate", "seed"} {
+		if got[member] == nil {
+			t.Errorf("the report has no %s", member)
+		}
+	}
+	if got["seed"] != 9.0 || got["broken"] != nil || got["met"] != true || got["calm"] != true {
+		t.Errorf("seed %v, broken %v, met %v, calm %v", got["seed"], got["broken"], got["met"], got["calm"])
+	}
+	if terminal.Len() > 0 {
+		t.Errorf("progress is printed although there is no terminal: %q", terminal.String())
+	}
+}
