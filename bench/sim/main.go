@@ -16,11 +16,16 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
+	"slices"
 	"syscall"
 	"time"
 )
 
-var errBroken = errors.New("an invariant is broken")
+var (
+	errBroken = errors.New("an invariant is broken")
+	errMissed = errors.New("the budget of the estimate is missed")
+)
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -45,6 +50,10 @@ func run(ctx context.Context, args []string, out, terminal io.Writer) error {
 	without := flags.String("without", "", fmt.Sprintf("leave `elements` out, with commas between them: %v", elements))
 	calm := flags.Bool("calm", false, fmt.Sprintf("leave out what no estimate can foresee: %v", unforeseen))
 	asJSON := flags.Bool("json", false, "print one JSON object at the end instead of tables")
+	runs := flags.Int("runs", 1, "how many seeds, from -seed on")
+	calmRuns := flags.Int("calm-runs", 0, "how many more seeds with -calm, from which the estimate is judged")
+	atOnce := flags.Int("parallel", runtime.NumCPU(), "how many of them at a time")
+	results := flags.String("results", "", "`directory` to write the summary to, as text, as JSON and as a plot")
 	if err := flags.Parse(args); err != nil {
 		return flag.ErrHelp
 	}
@@ -64,14 +73,24 @@ func run(ctx context.Context, args []string, out, terminal io.Writer) error {
 	if p.fans < 1 || p.fans > 20_000_000 || p.slots < 1 {
 		return errors.New("-fans must be between 1 and 20000000, and -slots positive")
 	}
-	progress := newProgress(terminal)
+	if *runs < 1 || *calmRuns < 0 || *atOnce < 1 {
+		return errors.New("-runs and -parallel must be positive, and -calm-runs not negative")
+	}
+	if *runs+*calmRuns > 1 || *results != "" {
+		return runMany(ctx, p.seeds(*runs, *calmRuns), *atOnce, *asJSON, *results, out)
+	}
+	return runOne(ctx, p, *asJSON, out, newProgress(terminal))
+}
+
+// runOne simulates once.
+func runOne(ctx context.Context, p plan, asJSON bool, out io.Writer, progress *progress) error {
 	r, err := simulate(ctx, p, progress.say)
 	progress.clear()
 	if err != nil && r.Broken == nil {
 		return err
 	}
-	if *asJSON {
-		err = r.writeJSON(out)
+	if asJSON {
+		err = writeJSON(out, r)
 	} else {
 		_, err = fmt.Fprint(out, r.text())
 	}
@@ -79,6 +98,52 @@ func run(ctx context.Context, args []string, out, terminal io.Writer) error {
 		return fmt.Errorf("%w: seed %d: %w", errBroken, p.seed, r.Broken)
 	}
 	return err
+}
+
+// runMany simulates once for each plan, and sums up.
+func runMany(ctx context.Context, plans []plan, atOnce int, asJSON bool, results string, out io.Writer) error {
+	table := out
+	if asJSON {
+		table = io.Discard
+	}
+	s, err := many(ctx, plans, atOnce, table)
+	if err != nil {
+		for i := range s.Runs {
+			if r := &s.Runs[i]; r.Broken != nil {
+				fmt.Fprint(table, r.text())
+				return fmt.Errorf("%w: seed %d: %w", errBroken, r.Seed, r.Broken)
+			}
+		}
+		return err
+	}
+	if results != "" {
+		if err := s.write(results); err != nil {
+			return err
+		}
+	}
+	if asJSON {
+		err = writeJSON(out, s)
+	} else {
+		_, err = fmt.Fprint(out, s.estimateText())
+	}
+	if err == nil && !s.Met {
+		err = errMissed
+	}
+	return err
+}
+
+// seeds are the plans of several runs: some with everything, some calm.
+func (p plan) seeds(runs, calm int) []plan {
+	var list []plan
+	for i := range runs + calm {
+		next := p
+		next.seed += uint64(i)
+		if i >= runs {
+			next.without = append(slices.Clone(p.without), unforeseen...)
+		}
+		list = append(list, next)
+	}
+	return list
 }
 
 // simulate runs one simulation. Where an invariant was broken the report says so too.

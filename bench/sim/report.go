@@ -11,11 +11,10 @@ import (
 
 // The budget of the estimate's quality.
 const (
-	leastCovered        = 0.90
-	least50, most50     = 0.40, 0.60
-	least90, most90     = 0.85, 0.95
-	mostSpread          = 2.5
-	fewestToldToBeShown = 1
+	leastCovered    = 0.90
+	least50, most50 = 0.40, 0.60
+	least90, most90 = 0.85, 0.95
+	mostSpread      = 2.5
 )
 
 // report is what one run comes to: the JSON object at its end.
@@ -126,8 +125,9 @@ func (w *world) report(took time.Duration, err error) report {
 	return r
 }
 
-func (r *report) writeJSON(out io.Writer) error {
-	line, err := json.Marshal(r)
+// writeJSON prints one line.
+func writeJSON(out io.Writer, v any) error {
+	line, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encode report: %w", err)
 	}

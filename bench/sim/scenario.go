@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -82,12 +83,10 @@ func (p plan) settings() queue.Settings {
 	return s
 }
 
-// action is something that is done to the queue or to the machines at a time.
-type action struct {
+// planned is something that is done at a time: to the world, or to the settings by the operator.
+type planned[T any] struct {
 	at int32
-	do func(w *world)
-	// patch changes the settings instead, between a tick's look and its commit.
-	patch func(s *queue.Settings)
+	do func(T)
 }
 
 // arrivals draws when the fans come: a spike at the opening that decays, some before it, waves
@@ -114,15 +113,16 @@ func (w *world) arrivals() []int32 {
 	return times
 }
 
-// actions draws what the operator does and what breaks, in order of time.
-func (w *world) actions() []action {
-	var list []action
+// script draws what the operator does and what breaks.
+func (w *world) script() {
 	// A minute of the sale, give or take one.
 	at := func(m float64) int32 {
 		return opening + int32(m*minute) - minute + w.upTo(2*minute)
 	}
-	do := func(at int32, do func(*world)) { list = append(list, action{at: at, do: do}) }
-	patch := func(at int32, patch func(*queue.Settings)) { list = append(list, action{at: at, patch: patch}) }
+	do := func(at int32, do func(*world)) { w.mishaps = append(w.mishaps, planned[*world]{at, do}) }
+	patch := func(at int32, do func(*queue.Settings)) {
+		w.patches = append(w.patches, planned[*queue.Settings]{at, do})
+	}
 	slots := w.about.slots
 	perMinute := int(float64(slots) / w.purchase.Minutes())
 
@@ -162,8 +162,8 @@ func (w *world) actions() []action {
 		patch(from, func(s *queue.Settings) { s.State = queue.SoldOut })
 		patch(from+4*minute+w.upTo(4*minute), func(s *queue.Settings) { s.State = queue.Open })
 	}
-	slices.SortStableFunc(list, func(a, b action) int { return int(a.at) - int(b.at) })
-	return list
+	slices.SortStableFunc(w.mishaps, func(a, b planned[*world]) int { return cmp.Compare(a.at, b.at) })
+	slices.SortStableFunc(w.patches, func(a, b planned[*queue.Settings]) int { return cmp.Compare(a.at, b.at) })
 }
 
 const (

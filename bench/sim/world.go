@@ -38,9 +38,10 @@ type world struct {
 	coming   []int32 // when fans arrive, in order
 	arrived  uint32
 	tickets  []ticket
-	holder   []uint32 // the ticket of a position
-	notedAt  []int32  // when the sighting of a position that is forwarded next was made
-	pending  []action
+	holder   []uint32                   // the ticket of a position
+	notedAt  []int32                    // when the sighting of a position that is forwarded next was made
+	mishaps  []planned[*world]          // in order of time
+	patches  []planned[*queue.Settings] // what the operator does, likewise
 	version  uint64
 	away     bool // the store cannot be reached
 	stalls   bool // the next commit comes too late
@@ -82,7 +83,7 @@ func newWorld(ctx context.Context, p plan) (*world, error) {
 		w.edges = append(w.edges, newEdge(w, n, lag))
 	}
 	w.coming = w.arrivals()
-	w.pending = w.actions()
+	w.script()
 	return w, nil
 }
 
@@ -117,7 +118,7 @@ func (w *world) trouble() error {
 // over reports whether nobody comes any more and everybody in line has a fate.
 func (w *world) over() bool {
 	t := &w.books.tally
-	return int(w.arrived) == len(w.coming) && len(w.pending) == 0 && w.wheel.planned == 0 &&
+	return int(w.arrived) == len(w.coming) && len(w.mishaps)+len(w.patches) == 0 && w.wheel.planned == 0 &&
 		t[isWaiting]+t[isOffered]+t[isActive] == 0
 }
 
@@ -126,9 +127,9 @@ func (w *world) step() {
 	w.now += frame
 	w.time = timeAt(w.now)
 	w.flushed = false
-	for len(w.pending) > 0 && w.pending[0].at <= w.now && w.pending[0].do != nil {
-		w.pending[0].do(w)
-		w.pending = w.pending[1:]
+	for len(w.mishaps) > 0 && w.mishaps[0].at <= w.now {
+		w.mishaps[0].do(w)
+		w.mishaps = w.mishaps[1:]
 	}
 	for int(w.arrived) < len(w.coming) && w.coming[w.arrived] <= w.now {
 		w.arrive(w.coming[w.arrived])
@@ -189,11 +190,8 @@ const patience = second
 
 // retune takes the operator's next step if that has been due for a time.
 func (w *world) retune(since int32) {
-	for len(w.pending) > 0 && w.pending[0].at+since <= w.now && w.pending[0].patch != nil {
-		if !w.patch(w.pending[0].patch) {
-			return
-		}
-		w.pending = w.pending[1:]
+	for len(w.patches) > 0 && w.patches[0].at+since <= w.now && w.patch(w.patches[0].do) {
+		w.patches = w.patches[1:]
 	}
 }
 
