@@ -180,6 +180,9 @@ type rate struct {
 	made   int
 }
 
+// latestTick is how long after the last one a tick comes that made up for nothing.
+const latestTick = tickEvery + frame
+
 func (r *rate) most() float64 { return max(float64(r.perMinute)/60, 1) }
 
 // restart begins anew under another rate, or after an interruption.
@@ -187,14 +190,15 @@ func (r *rate) restart(perMinute int, now int32) {
 	*r = rate{perMinute: perMinute, at: now, wanted: now}
 }
 
-// spend notes offers, and reports whether they were allowed. A tick that comes late may make up
-// for it.
+// spend notes offers, and reports whether they were allowed: a full bucket, what came into it until
+// the tick that made or left them, and another bucket for the joins between a tick's look and its
+// commit, which the next tick pays for.
 func (r *rate) spend(n int, now int32) bool {
 	passed := float64(now-r.at) / 60_000 * float64(r.perMinute)
 	r.level = max(r.level-passed, 0) + float64(n)
 	r.at = now
 	r.made += n
-	return r.perMinute == 0 || r.level <= r.most()+passed+1.001
+	return r.perMinute == 0 || r.level <= 2*r.most()+float64(r.perMinute)*latestTick/60_000+1.001
 }
 
 // explains reports whether the rate is why offers were not made, although they were wanted.
