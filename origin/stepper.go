@@ -31,8 +31,10 @@ type Stepper struct {
 // pacing is what a coordinator has to remember of a queue between two ticks.
 type pacing struct {
 	pace queue.Pace
-	// granted is how many slots joins could take by themselves after the last tick.
-	granted int
+	// admitted is the total of the offers that the pace knows of, granted how many more joins could
+	// make by themselves since.
+	admitted uint64
+	granted  int
 }
 
 // Step is what one tick came to. Also a tick that failed can have closed a turn.
@@ -70,8 +72,10 @@ func (s *Stepper) Tick(ctx context.Context, now time.Time) (step Step, err error
 			return step, err
 		}
 	}
-	// Joins took these slots by themselves since the last tick.
-	pace := s.pace.Spend(max(s.granted-look.JoinSlots, 0))
+	// Joins took these slots by themselves since the last look. What others offered before this
+	// origin took the queue up is not among them.
+	taken := min(max(look.Admitted, s.admitted)-s.admitted, uint64(s.granted))
+	pace := s.pace.Spend(int(taken))
 	tick, pace := queue.Plan(look, pace, now)
 	if err := s.remind(ctx, look, tick, now); err != nil {
 		return step, err
@@ -80,7 +84,9 @@ func (s *Stepper) Tick(ctx context.Context, now time.Time) (step Step, err error
 	if err != nil {
 		return step, fmt.Errorf("commit tick: %w", err)
 	}
-	s.pace, s.granted = pace, tick.JoinSlots
+	// Joins can have taken slots also between the look and the commit.
+	s.pace, s.granted = pace, look.JoinSlots+tick.JoinSlots
+	s.admitted = look.Admitted + uint64(len(result.Offered))
 	step.TickResult = result
 	return step, nil
 }

@@ -28,6 +28,8 @@ type Look struct {
 	// the batches of joins that left somebody waiting.
 	JoinSlots  int
 	TurnedAway uint64
+	// Admitted is the total of the offers made, those by joins included.
+	Admitted uint64
 	// LastTick is when the queue was last ticked, or last taken up from idleness.
 	LastTick time.Time
 

@@ -98,7 +98,7 @@ func readLook(r *reply) (queue.Look, error) {
 		look.Candidates = appendBits(look.Candidates, first+1, pieces[i+1])
 	}
 	look.Candidates = look.Candidates[:min(len(look.Candidates), need)]
-	look.JoinSlots, look.TurnedAway = int(r.int()), r.uint()
+	look.JoinSlots, look.TurnedAway, look.Admitted = int(r.int()), r.uint(), r.uint()
 	look.LastTick = r.time()
 	look.Turn, look.TurnStarted = r.uint(), r.time()
 	look.Edges = make(map[string]time.Time)

@@ -38,8 +38,9 @@ func joinSlots(t *testing.T, s store.Store) {
 		t.Errorf("second entry is %+v, want 1 and 2 offered until %v, watermark 2, issued 2", offered, sc.claimBy())
 	}
 	look := sc.look()
-	if look.JoinSlots != 3 || look.Offers != 2 || look.Waiting != 0 {
-		t.Errorf("%d join slots left, %d offers, %d waiting, want 3, 2, 0", look.JoinSlots, look.Offers, look.Waiting)
+	if look.JoinSlots != 3 || look.Offers != 2 || look.Waiting != 0 || look.Admitted != 2 {
+		t.Errorf("%d join slots left, %d offers, %d waiting, %d admitted, want 3, 2, 0, 2",
+			look.JoinSlots, look.Offers, look.Waiting, look.Admitted)
 	}
 	// The second half of a batch is turned away.
 	for i, j := range sc.join(make([]store.Key, 5)...) {
