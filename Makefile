@@ -3,7 +3,7 @@
 GO ?= go
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint fmt bench microbench fire soak siege fuzz chaos needs
+.PHONY: help run build test lint fmt bench microbench fire soak siege fuzz chaos sim needs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ fmt: ## format the Go code
 
 bench: ## measure the whole system against its budgets: prints the table and keeps it in bench/results
 	$(GO) run ./bench/load -results bench/results
+
+sim: ## simulate 20 sales with a million fans each, and calm ones for the estimate; results in bench/results. SEED=n begins there
+	$(GO) run ./bench/sim -fans 1000000 -runs 20 -calm-runs 6 -seed $(or $(SEED),1) -results bench/results
 
 microbench: ## run the micro-benchmarks that stand beside the code
 	$(GO) test -run '^$$' -bench . -benchmem ./...

@@ -31,6 +31,7 @@ var patches = []struct{ file, from, to string }{
 // TestBrokenRules builds the simulation over a store that breaks one rule at a time, and sees the
 // invariant that stops it.
 func TestBrokenRules(t *testing.T) {
+	t.Parallel()
 	simulation := buildBroken(t)
 	cases := []struct {
 		rule, says string

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"os/exec"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -11,11 +13,24 @@ import (
 
 func quiet(string) {}
 
-// TestSale simulates a whole sale with everything that can happen in it.
+// TestSale simulates a whole sale with everything that can happen in it. The program is built
+// without the race detector, which has nothing to find in one goroutine.
 func TestSale(t *testing.T) {
-	r, err := simulate(t.Context(), plan{fans: 50_000, slots: 2500, seed: 1}, quiet)
+	t.Parallel()
+	simulation := filepath.Join(t.TempDir(), "simulation")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", simulation, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	var errors bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), simulation, "-fans", "50000", "-seed", "1", "-json")
+	cmd.Stderr = &errors
+	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("seed %d: %v", r.Seed, err)
+		t.Fatalf("%v: %s", err, errors.String())
+	}
+	var r report
+	if err := json.Unmarshal(out, &r); err != nil {
+		t.Fatalf("the output is not a report: %v", err)
 	}
 	sum := 0
 	for _, n := range r.Fates {
@@ -43,6 +58,7 @@ func TestSale(t *testing.T) {
 
 // TestSameSeed repeats a simulation by its seed.
 func TestSameSeed(t *testing.T) {
+	t.Parallel()
 	sale := func(seed uint64) report {
 		r, err := simulate(t.Context(), plan{fans: 400, slots: 20, seed: seed}, quiet)
 		if err != nil {
@@ -71,6 +87,7 @@ func TestArguments(t *testing.T) {
 
 // TestReport reads the JSON object at the end of a run.
 func TestReport(t *testing.T) {
+	t.Parallel()
 	var out, terminal bytes.Buffer
 	args := []string{"-fans", "500", "-slots", "20", "-seed", "9", "-calm", "-json"}
 	if err := run(context.Background(), args, &out, &terminal); err != nil {
