@@ -109,6 +109,9 @@ func (b *books) readOffered(e queue.Entry) {
 	if !b.ok(orderKept, !b.joining || !b.turnedAway) {
 		b.breaks(orderKept, last, "a join takes a slot after another was turned away")
 	}
+	if !b.joining && b.retunes != b.retunesAtLook { // it was planned at the rate before
+		return
+	}
 	if !b.ok(rateKept, b.pace.spend(len(e.Positions), b.now)) {
 		b.breaks(rateKept, last, "%.1f offers at once at %d a minute", b.pace.level, b.pace.perMinute)
 	}
