@@ -185,7 +185,7 @@ func (s *Server) join(ctx *fasthttp.RequestCtx, snap *snapshot, l *line, g *gath
 	if subject == "" {
 		subject = randomName()
 	}
-	token, t, err := s.sign(snap, l.id, a, subject)
+	token, t, err := s.sign(snap, l, a, subject)
 	if err != nil {
 		return err
 	}

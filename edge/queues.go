@@ -29,11 +29,12 @@ func (s *Server) getQueue(ctx *fasthttp.RequestCtx) error {
 	return s.json(ctx, fasthttp.StatusOK, "public, max-age=5", struct {
 		ID            queue.ID       `json:"id"`
 		State         queue.State    `json:"state"`
+		OpensAt       time.Time      `json:"opensAt,omitzero"`
 		Identity      queue.Identity `json:"identity"`
 		Branding      queue.Branding `json:"branding"`
 		Locale        string         `json:"locale"`
 		ReturnOrigins []string       `json:"returnOrigins"`
-	}{l.id, settings.State, settings.Identity, settings.Branding, settings.Locale, origins})
+	}{l.id, settings.State, settings.OpensAt, settings.Identity, settings.Branding, settings.Locale, origins})
 }
 
 // stateDocument is a view's public state as of one second: the rate depends on the time, and

@@ -124,7 +124,7 @@ func (l *line) show(v *queue.View, now time.Time) {
 		if old.Turn == v.Turn {
 			next.turnSince = old.turnSince
 		}
-		if sameOrigins(old.Settings.ReturnOrigins, v.Settings.ReturnOrigins) {
+		if slices.Equal(old.Settings.ReturnOrigins, v.Settings.ReturnOrigins) {
 			next.returnTo = old.returnTo
 		}
 	}
@@ -156,11 +156,6 @@ func (v *lineView) turn(now time.Time, stale bool) uint64 {
 		return v.Turn
 	}
 	return v.Turn + uint64(max(now.Sub(v.turnSince), 0)/v.Settings.TurnLength())
-}
-
-func sameOrigins(a, b []string) bool {
-	// The slices of a view are never changed, so the same backing array means the same origins.
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
 // errGap says that entries did not follow on what the edge has, or that frames contradict each
@@ -292,16 +287,13 @@ func (k *knowledge) applyEntries(e wire.Entries) error {
 		return fmt.Errorf("%w: after entry %d", errGap, had.Number)
 	}
 	l.show(v, time.Now())
-	retuned := false
 	for _, entry := range e.Entries {
 		switch entry.Kind {
 		case queue.EntryLapsed, queue.EntryWithdrawn:
 			l.seen.forget(entry.Positions, entry.Number)
-		case queue.EntrySettings:
-			retuned = true
 		}
 	}
-	if retuned {
+	if !slices.Equal(had.Settings.ReturnOrigins, v.Settings.ReturnOrigins) {
 		k.setReturnOrigins()
 	}
 	return nil

@@ -141,12 +141,17 @@ func (s *Server) lineOf(snap *snapshot, t *ticket) (*line, error) {
 	return l, nil
 }
 
-// sign makes the ticket of a join's answer.
-func (s *Server) sign(snap *snapshot, id queue.ID, a joinAnswer, subject string) (token []byte, t tokens.Ticket, err error) {
+// sign makes the ticket of a join's answer. It outlives the queue's opening, also one that is put
+// off as far as it can be.
+func (s *Server) sign(snap *snapshot, l *line, a joinAnswer, subject string) (token []byte, t tokens.Ticket, err error) {
 	now := s.known.clock.now()
+	from := now
+	if opens := l.view.Load().Settings.OpensAt; opens.After(now) {
+		from = opens
+	}
 	t = tokens.Ticket{
-		Queue: string(id), ID: tokens.TicketID(a.incarnation, a.Position), IssuedAt: now,
-		ExpiresAt: now.Add(tokens.TicketLifetime), Subject: subject,
+		Queue: string(l.id), ID: tokens.TicketID(a.incarnation, a.Position), IssuedAt: now,
+		ExpiresAt: from.Add(tokens.TicketLifetime), Subject: subject,
 		Position: a.Position, Incarnation: a.incarnation, Generation: a.generation,
 	}
 	if token, err = snap.keys.tickets.Sign(nil, t, now); err != nil {

@@ -116,6 +116,9 @@ func (k *coordinator) count(r Step) {
 		k.metrics.turns.Inc()
 		k.metrics.expired.Add(float64(r.Expired))
 	}
+	if r.Deleted {
+		k.logger.Info("deleted a closed queue after its retention", "queue", k.Queue)
+	}
 	k.metrics.offers.Add(float64(len(r.Offered)))
 	k.metrics.lapses.Add(float64(len(r.Lapsed) + len(r.Missed)))
 	k.metrics.sessionEnds.WithLabelValues(queue.ReasonWindow).Add(float64(len(r.Ended)))

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"waitingroom/origin/queue"
 	"waitingroom/origin/wire"
@@ -35,7 +36,7 @@ func FuzzDocument(f *testing.F) {
 				if !queue.ValidName(slug) {
 					t.Errorf("%q has the slug %q", text, slug)
 				}
-				_, err = queue.DecodeSettings(rest)
+				_, err = queue.DecodeSettings(rest, time.Now())
 			}
 		}
 		if err == nil {

@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ type queueDocument struct {
 }
 
 func documentOf(m store.Meta) queueDocument {
+	m.Settings.Notes = queue.Notes{} // the queue's own
 	return queueDocument{ID: m.ID, Incarnation: m.Incarnation, CreatedAt: m.CreatedAt.UTC(), Version: m.Version, Settings: m.Settings}
 }
 
@@ -48,11 +50,14 @@ func (s *Server) createQueue(w http.ResponseWriter, r *http.Request, operator to
 	if err != nil {
 		return err
 	}
-	settings, err := queue.DecodeSettings(rest)
+	settings, err := queue.DecodeSettings(rest, s.clock.Now())
 	if err != nil {
 		return err
 	}
 	id := queue.MakeID(operator.Tenant, slug)
+	if err := s.remind(r.Context(), id, settings); err != nil {
+		return err
+	}
 	incarnation, generation := randomName(), randomName()
 	meta, ack, err := s.Store.Create(r.Context(), id, incarnation, generation, settings, s.clock.Now())
 	if err != nil && !errors.Is(err, store.ErrExists) {
@@ -108,13 +113,21 @@ func (s *Server) patchQueue(w http.ResponseWriter, r *http.Request, operator tok
 		if meta, err = s.Store.Get(r.Context(), id); err != nil {
 			return fmt.Errorf("get queue: %w", err)
 		}
-		settings, err := meta.Settings.Patch(patch)
+		settings, err := meta.Settings.Patch(patch, s.clock.Now())
 		if err != nil {
 			return err
 		}
+		view := s.feed.View(id)
+		if view != nil && view.Incarnation != meta.Incarnation {
+			view = nil
+		}
+		settings = settings.Measured(meta.Settings, view)
 		if reflect.DeepEqual(settings, meta.Settings) {
 			writeJSON(w, http.StatusOK, documentOf(meta))
 			return nil
+		}
+		if err := s.remind(r.Context(), id, settings); err != nil {
+			return err
 		}
 		changed, ack, err := s.Store.Update(r.Context(), id, meta.Version, settings, s.clock.Now())
 		if errors.Is(err, store.ErrConflict) {
@@ -148,11 +161,25 @@ func (s *Server) deleteQueue(w http.ResponseWriter, r *http.Request, operator to
 	return nil
 }
 
+// remind writes down when somebody has to look after a queue that gets these settings: before it
+// gets them, so that no crash in between can leave it forgotten.
+func (s *Server) remind(ctx context.Context, id queue.ID, settings queue.Settings) error {
+	at := settings.NextDue(s.clock.Now())
+	if at.IsZero() {
+		return nil
+	}
+	if err := s.Store.Remind(ctx, id, at); err != nil {
+		return fmt.Errorf("write reminder: %w", err)
+	}
+	return nil
+}
+
 // statsDocument is what operators and viewers watch a sale by.
 type statsDocument struct {
 	ID            queue.ID    `json:"id"`
 	State         queue.State `json:"state"`
 	Capacity      int         `json:"capacity"`
+	Remaining     *int        `json:"remaining"` // null while nothing is reported
 	Issued        uint64      `json:"issued"`
 	Watermark     uint64      `json:"watermark"`
 	Waiting       int         `json:"waiting"` // without an offer
@@ -187,7 +214,7 @@ func (s *Server) queueStats(w http.ResponseWriter, r *http.Request, operator tok
 	}
 	now := s.clock.Now()
 	writeJSON(w, http.StatusOK, statsDocument{
-		ID: id, State: view.Settings.State, Capacity: view.Settings.Capacity,
+		ID: id, State: view.Settings.State, Capacity: view.Settings.Capacity, Remaining: view.Settings.Remaining,
 		Issued: counts.Issued, Watermark: counts.Watermark,
 		Waiting: counts.Waiting, Present: counts.Present, Owed: view.Owed,
 		Offers: counts.Offers, Sessions: counts.Sessions, RatePerMinute: view.RatePerMinute(now),

@@ -2,6 +2,7 @@ package origin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -42,6 +43,8 @@ type Step struct {
 	store.TickResult // Entry is the last one that the step knows of
 	TurnClosed       bool
 	Expired          int // fans whom the closing of the turn expired
+	// Deleted says that the queue's data had been kept for long enough and is gone.
+	Deleted bool
 }
 
 // TakeUp acquires the lease, once. From here on this origin looks after the queue.
@@ -55,11 +58,26 @@ func (s *Stepper) TakeUp(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// Tick closes the turn where that is due, expires, counts, offers, and commits.
+// Tick opens and reopens the queue and closes the turn where that is due, expires, counts, offers,
+// and commits. It deletes a closed queue whose retention is over, with store.ErrNotFound.
 func (s *Stepper) Tick(ctx context.Context, now time.Time) (step Step, err error) {
 	look, err := s.look(ctx, now)
 	if err != nil {
 		return step, err
+	}
+	if look.Settings.Over(now) && look.Sessions == 0 {
+		return s.delete(ctx, look)
+	}
+	if next, due := look.Settings.At(now); due {
+		_, ack, err := s.Store.Update(ctx, s.Queue, look.Version, next, now)
+		if err != nil && !errors.Is(err, store.ErrConflict) {
+			return step, fmt.Errorf("change state: %w", err)
+		}
+		// Somebody who changed the settings meanwhile decided by the same time.
+		step.Entry = ack.Entry
+		if look, err = s.look(ctx, now); err != nil {
+			return step, err
+		}
 	}
 	// After an interruption the commit below restarts the turn: nobody could be seen meanwhile.
 	if now.Sub(look.LastTick) < queue.Interruption && queue.TurnDue(look, now) {
@@ -67,7 +85,7 @@ func (s *Stepper) Tick(ctx context.Context, now time.Time) (step Step, err error
 		if err != nil {
 			return step, fmt.Errorf("close turn: %w", err)
 		}
-		step.TurnClosed, step.Expired, step.Entry = true, expired, ack.Entry
+		step.TurnClosed, step.Expired, step.Entry = true, expired, max(step.Entry, ack.Entry)
 		if look, err = s.look(ctx, now); err != nil {
 			return step, err
 		}
@@ -102,18 +120,25 @@ func (s *Stepper) look(ctx context.Context, now time.Time) (queue.Look, error) {
 	return look, nil
 }
 
-// remind sees to it that somebody looks after the queue whatever happens after this tick: at the
-// end of the next session if the queue goes idle, soon after the lease if this origin vanishes.
-// A reminder that proves superfluous costs one more tick.
+func (s *Stepper) delete(ctx context.Context, look queue.Look) (Step, error) {
+	if err := s.Store.Delete(ctx, s.Queue, look.Incarnation); err != nil {
+		return Step{}, fmt.Errorf("delete queue: %w", err)
+	}
+	return Step{Deleted: true}, fmt.Errorf("deleted after its retention: %w", store.ErrNotFound)
+}
+
+// remind sees to it that somebody looks after the queue whatever happens after this tick: if the
+// queue goes idle, when something falls due by time alone; soon after the lease if this origin
+// vanishes. A reminder that proves superfluous costs one more tick.
 func (s *Stepper) remind(ctx context.Context, look queue.Look, tick queue.Tick, now time.Time) error {
-	state := look.Settings.State
-	mayIdle := state == queue.Closed || state == queue.Scheduled ||
+	mayIdle := look.Settings.State == queue.Closed || look.Settings.Asleep(now) ||
 		look.Waiting == 0 && look.Offers <= len(tick.Lapse)
 	if mayIdle {
-		if look.NextSessionEnd.IsZero() {
+		at := look.NextDue(now)
+		if at.IsZero() {
 			return nil
 		}
-		return s.remindAt(ctx, look.NextSessionEnd)
+		return s.remindAt(ctx, at)
 	}
 	if s.reminder.Sub(now) > s.LeaseTTL {
 		return nil

@@ -6,7 +6,10 @@ import "time"
 type Look struct {
 	// Epoch of the lease under which the queue stands; a coordinator with another epoch has
 	// lost it.
-	Epoch    uint64
+	Epoch       uint64
+	Incarnation string
+	// Version of the settings, for whoever replaces them.
+	Version  uint64
 	Settings Settings
 
 	Sessions int // running sessions, those due to end included

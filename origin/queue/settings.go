@@ -27,6 +27,7 @@ const (
 	MaxWindowSeconds = 7 * 24 * 3600
 	MaxReturnOrigins = 32
 	MaxRetention     = 366 * 24 * 3600
+	MaxRemaining     = 1_000_000_000
 )
 
 // Settings of a queue, as an operator sets them. A change binds every script after its own: new
@@ -50,8 +51,15 @@ type Settings struct {
 	// RetentionSeconds is how long a closed queue's data is kept. 1 to MaxRetention; default
 	// 604800.
 	RetentionSeconds int `json:"retentionSeconds"`
-	// State is the queue's state; the default is open.
+	// OpensAt is when a scheduled queue opens by itself; zero, the default, for one that was open
+	// from the start. It can be moved while the queue is scheduled, by at most MaxPostponement past
+	// its first value.
+	OpensAt time.Time `json:"opensAt,omitzero"`
+	// State is the queue's state; the default is open, or scheduled with an OpensAt in the future.
 	State State `json:"state"`
+	// Remaining is what the shop has left to sell, 0 to MaxRemaining, as the backend reported it;
+	// nil, the default, while it reports nothing. At 0 an open queue is sold out.
+	Remaining *int `json:"remaining"`
 	// Identity is optional (the default) or required.
 	Identity Identity `json:"identity"`
 	// ReturnOrigins are the shop's origins that the waiting page may send a fan to, as
@@ -62,6 +70,9 @@ type Settings struct {
 	// Locale is the page's language where the browser names none that it has: en (the default)
 	// or hr.
 	Locale string `json:"locale"`
+
+	// Notes are the queue's own; nobody sets them.
+	Notes Notes `json:"notes,omitzero"`
 }
 
 // Branding is what the waiting page shows of the tenant.
@@ -102,60 +113,77 @@ func (e *SettingsError) Error() string { return strings.Join(e.Problems, "; ") }
 // noCapacity is the problem of settings that do not name a capacity.
 const noCapacity = "capacity is required"
 
-// DecodeSettings reads the settings of a new queue: unknown, repeated and mistyped members are
-// refused, what is missing or null gets its default. The error is a *SettingsError.
-func DecodeSettings(body []byte) (Settings, error) {
-	return patchSettings([]byte(`{}`), body)
-}
-
-// Patch applies a merge patch (RFC 7396) to s: a member that is null goes back to its default.
-// The error is a *SettingsError.
-func (s Settings) Patch(patch []byte) (Settings, error) {
-	current, err := json.Marshal(s)
-	if err != nil {
-		return Settings{}, fmt.Errorf("encode settings: %w", err)
-	}
-	next, err := patchSettings(current, patch)
+// DecodeSettings reads the settings of a queue that is created now: unknown, repeated and mistyped
+// members are refused, what is missing or null gets its default. The error is a *SettingsError.
+func DecodeSettings(body []byte, now time.Time) (Settings, error) {
+	next, members, err := mergeSettings([]byte(`{}`), body)
 	if err != nil {
 		return Settings{}, err
 	}
-	if s.State == Closed && next.State != Closed {
-		return Settings{}, &SettingsError{[]string{"state: closed is final"}}
+	problems := next.problems()
+	if members["capacity"] == nil {
+		problems = append([]string{noCapacity}, problems...)
+	}
+	next, more := next.created(members["state"] != nil, now)
+	if problems = append(problems, more...); problems != nil {
+		return Settings{}, &SettingsError{problems}
 	}
 	return next, nil
 }
 
-func patchSettings(current, patch []byte) (Settings, error) {
-	// The strict decoder sees the patch first, because the merge below would quietly take the
-	// last of two members with the same name, and drop an unknown one that is null.
-	var members map[string]any
-	if err := json.Unmarshal(patch, &members); err != nil || members == nil {
-		return Settings{}, &SettingsError{[]string{describeJSON(err, "a JSON object is required")}}
-	}
-	var probe Settings
-	if err := json.Unmarshal(patch, &probe, json.RejectUnknownMembers(true)); err != nil {
-		return Settings{}, &SettingsError{[]string{describeJSON(err, "")}}
-	}
-	merged, err := jsonpatch.MergePatch(current, patch)
+// Patch applies a merge patch (RFC 7396) to s now: a member that is null goes back to its default.
+// The error is a *SettingsError.
+func (s Settings) Patch(patch []byte, now time.Time) (Settings, error) {
+	was, _ := s.At(now) // what is due comes before the patch
+	current, err := json.Marshal(was)
 	if err != nil {
-		return Settings{}, &SettingsError{[]string{"the body is not a merge patch"}}
+		return Settings{}, fmt.Errorf("encode settings: %w", err)
 	}
-	next := DefaultSettings()
-	var seen struct {
-		Capacity *int `json:"capacity"`
+	next, members, err := mergeSettings(current, patch)
+	if err != nil {
+		return Settings{}, err
 	}
-	if err := json.Unmarshal(merged, &next, json.RejectUnknownMembers(true)); err != nil {
-		return Settings{}, &SettingsError{[]string{describeJSON(err, "")}}
-	}
-	_ = json.Unmarshal(merged, &seen)
 	problems := next.problems()
-	if seen.Capacity == nil {
+	if capacity, named := members["capacity"]; named && capacity == nil {
 		problems = append([]string{noCapacity}, problems...)
 	}
-	if problems != nil {
+	state, named := members["state"]
+	if named && state == nil && was.State == Scheduled {
+		next.State = Scheduled // the default of a queue that is yet to open
+	}
+	next, more := next.replacing(was, named, now)
+	if problems = append(problems, more...); problems != nil {
 		return Settings{}, &SettingsError{problems}
 	}
 	return next, nil
+}
+
+// mergeSettings decodes the current settings with a patch applied, and tells the patch's members.
+func mergeSettings(current, patch []byte) (next Settings, members map[string]any, err error) {
+	// The strict decoder sees the patch first, because the merge below would quietly take the
+	// last of two members with the same name, and drop an unknown one that is null.
+	if err := json.Unmarshal(patch, &members); err != nil || members == nil {
+		return Settings{}, nil, &SettingsError{[]string{describeJSON(err, "a JSON object is required")}}
+	}
+	if _, named := members[notesMember]; named {
+		return Settings{}, nil, &SettingsError{[]string{"unknown field /" + notesMember}}
+	}
+	var probe Settings
+	if err := json.Unmarshal(patch, &probe, json.RejectUnknownMembers(true)); err != nil {
+		return Settings{}, nil, &SettingsError{[]string{describeJSON(err, "")}}
+	}
+	merged, err := jsonpatch.MergePatch(current, patch)
+	if err != nil {
+		return Settings{}, nil, &SettingsError{[]string{"the body is not a merge patch"}}
+	}
+	next = DefaultSettings()
+	if err := json.Unmarshal(merged, &next, json.RejectUnknownMembers(true)); err != nil {
+		return Settings{}, nil, &SettingsError{[]string{describeJSON(err, "")}}
+	}
+	if !next.OpensAt.IsZero() {
+		next.OpensAt = next.OpensAt.UTC().Truncate(time.Millisecond)
+	}
+	return next, members, nil
 }
 
 // describeJSON says what is wrong with a body, without repeating its values.
@@ -168,6 +196,8 @@ func describeJSON(err error, otherwise string) string {
 		return "unknown field " + string(semantic.JSONPointer)
 	case errors.As(err, &semantic) && semantic.JSONPointer == "":
 		return "a JSON object is required"
+	case errors.As(err, &semantic) && semantic.JSONPointer == "/opensAt":
+		return "wrong type of value at /opensAt: a time such as 2026-03-01T10:00:00Z"
 	case errors.As(err, &semantic):
 		return "wrong type of value at " + string(semantic.JSONPointer)
 	default:
@@ -191,8 +221,9 @@ func (s Settings) problems() []string {
 	within("retentionSeconds", s.RetentionSeconds, 1, MaxRetention)
 	if !s.State.Valid() {
 		list = append(list, "state: open, paused, sold_out or closed")
-	} else if s.State == Scheduled {
-		list = append(list, "state: scheduled cannot be set")
+	}
+	if s.Remaining != nil {
+		within("remaining", *s.Remaining, 0, MaxRemaining)
 	}
 	if s.Identity != IdentityOptional && s.Identity != IdentityRequired {
 		list = append(list, "identity: optional or required")

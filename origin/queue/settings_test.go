@@ -23,7 +23,7 @@ func TestDecodeSettingsDefaults(t *testing.T) {
 		  "identity": null, "returnOrigins": null, "branding": null, "locale": null}`,
 		`{"capacity": 10, "branding": {"name": null}}`,
 	} {
-		got, err := queue.DecodeSettings([]byte(body))
+		got, err := queue.DecodeSettings([]byte(body), noon)
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %+v, error %v, want %+v", body, got, err, want)
 		}
@@ -35,7 +35,7 @@ func TestDecodeSettings(t *testing.T) {
 		"capacity": 0, "maxPerMinute": 600, "purchaseWindowSeconds": 1, "holdSeconds": 1, "claimSeconds": 1,
 		"maxMissedOffers": 1, "retentionSeconds": 1, "state": "paused", "identity": "required",
 		"returnOrigins": ["https://shop.example", "http://127.0.0.1:8082", "http://[::1]:80801", "https://xn--abac-lya.hr"],
-		"branding": {"name": "Žabac"}, "locale": "hr"}`))
+		"branding": {"name": "Žabac"}, "locale": "hr"}`), noon)
 	if err == nil {
 		t.Fatalf("a port above 65535 was accepted: %+v", got)
 	}
@@ -43,7 +43,7 @@ func TestDecodeSettings(t *testing.T) {
 		"capacity": 0, "maxPerMinute": 600, "purchaseWindowSeconds": 1, "holdSeconds": 1, "claimSeconds": 1,
 		"maxMissedOffers": 1, "retentionSeconds": 1, "state": "paused", "identity": "required",
 		"returnOrigins": ["https://shop.example", "http://127.0.0.1:8082", "http://[::1]:8080", "https://xn--abac-lya.hr"],
-		"branding": {"name": "Žabac"}, "locale": "hr"}`))
+		"branding": {"name": "Žabac"}, "locale": "hr"}`), noon)
 	want := queue.Settings{
 		MaxPerMinute: 600, PurchaseWindowSeconds: 1, HoldSeconds: 1, ClaimSeconds: 1, MaxMissedOffers: 1,
 		RetentionSeconds: 1, State: queue.Paused, Identity: queue.IdentityRequired,
@@ -79,6 +79,18 @@ func TestDecodeSettingsRefused(t *testing.T) {
 		{`{"capacity": 1, "state": "opened"}`, "state"},
 		{`{"capacity": 1, "state": "scheduled"}`, "state"},
 		{`{"capacity": 1, "state": ""}`, "state"},
+		{`{"capacity": 1, "state": "scheduled", "opensAt": "2026-03-01T12:00:00Z"}`, "opensAt in the future"},
+		{`{"capacity": 1, "state": "open", "opensAt": "2026-03-01T12:00:01Z"}`, "state: leave it out"},
+		{`{"capacity": 1, "state": "closed", "opensAt": "2026-03-01T12:00:01Z"}`, "state: leave it out"},
+		{`{"capacity": 1, "opensAt": "tomorrow"}`, "opensAt: a time such as"},
+		{`{"capacity": 1, "opensAt": 1772366400}`, "opensAt: a time such as"},
+		{`{"capacity": 1, "opensAt": "2026-03-01T12:00:00"}`, "opensAt: a time such as"},
+		{`{"capacity": 1, "remaining": -1}`, "remaining: 0 to 1000000000"},
+		{`{"capacity": 1, "remaining": 1000000001}`, "remaining"},
+		{`{"capacity": 1, "remaining": 1.5}`, "remaining"},
+		{`{"capacity": 1, "remaining": "5"}`, "remaining"},
+		{`{"capacity": 1, "notes": {}}`, "unknown field /notes"},
+		{`{"capacity": 1, "notes": null}`, "unknown field /notes"},
 		{`{"capacity": 1, "state": 1}`, "state"},
 		{`{"capacity": 1, "identity": "none"}`, "identity"},
 		{`{"capacity": 1, "locale": "de"}`, "locale"},
@@ -100,7 +112,7 @@ func TestDecodeSettingsRefused(t *testing.T) {
 		{`[]`, "a JSON object is required"},
 		{`"capacity"`, "a JSON object is required"},
 	} {
-		got, err := queue.DecodeSettings([]byte(c.body))
+		got, err := queue.DecodeSettings([]byte(c.body), noon)
 		var problems *queue.SettingsError
 		if !errors.As(err, &problems) || !strings.Contains(err.Error(), c.problem) {
 			t.Errorf("%s: error %v, want one that names %q", c.body, err, c.problem)
@@ -120,7 +132,7 @@ func TestReturnOriginsRefused(t *testing.T) {
 		"https://shop.example:99999", "https://shop.example:x", "https://*", "https://*.example", "https://šop.example",
 		"https://shop.example\\@evil.example", "https://shop .example", "https://shop.example\n", "null",
 	} {
-		_, err := queue.DecodeSettings(fmt.Appendf(nil, `{"capacity": 1, "returnOrigins": ["https://a.example", %q]}`, origin))
+		_, err := queue.DecodeSettings(fmt.Appendf(nil, `{"capacity": 1, "returnOrigins": ["https://a.example", %q]}`, origin), noon)
 		if err == nil || !strings.Contains(err.Error(), "returnOrigins[1]") && !strings.Contains(err.Error(), "well-formed") {
 			t.Errorf("origin %q: error %v, want one that names returnOrigins[1]", origin, err)
 		}
@@ -128,7 +140,7 @@ func TestReturnOriginsRefused(t *testing.T) {
 }
 
 func TestSettingsProblemsAreReportedTogether(t *testing.T) {
-	_, err := queue.DecodeSettings([]byte(`{"holdSeconds": 0, "locale": "x", "claimSeconds": -5}`))
+	_, err := queue.DecodeSettings([]byte(`{"holdSeconds": 0, "locale": "x", "claimSeconds": -5}`), noon)
 	var problems *queue.SettingsError
 	if !errors.As(err, &problems) || len(problems.Problems) != 4 {
 		t.Errorf("error %v, want the four problems", err)
@@ -136,7 +148,7 @@ func TestSettingsProblemsAreReportedTogether(t *testing.T) {
 }
 
 func TestPatch(t *testing.T) {
-	base, err := queue.DecodeSettings([]byte(`{"capacity": 10, "holdSeconds": 60, "returnOrigins": ["https://a.example"], "branding": {"name": "A"}}`))
+	base, err := queue.DecodeSettings([]byte(`{"capacity": 10, "holdSeconds": 60, "returnOrigins": ["https://a.example"], "branding": {"name": "A"}}`), noon)
 	if err != nil {
 		t.Fatalf("decode: %v", err)
 	}
@@ -152,11 +164,13 @@ func TestPatch(t *testing.T) {
 		{`{"returnOrigins": null}`, func(s *queue.Settings) { s.ReturnOrigins = []string{} }},
 		{`{"branding": {}}`, func(*queue.Settings) {}},
 		{`{"branding": {"name": null}}`, func(s *queue.Settings) { s.Branding.Name = "" }},
-		{`{"branding": null, "state": "closed"}`, func(s *queue.Settings) { s.Branding.Name = ""; s.State = queue.Closed }},
+		{`{"branding": null, "state": "closed"}`, func(s *queue.Settings) { s.Branding.Name = ""; s.State = queue.Closed; s.Notes.ClosedAt = noon }},
+		{`{"remaining": 7}`, func(s *queue.Settings) { s.Remaining = new(7) }},
+		{`{"remaining": null}`, func(*queue.Settings) {}},
 	} {
 		want := base
 		c.change(&want)
-		got, err := base.Patch([]byte(c.patch))
+		got, err := base.Patch([]byte(c.patch), noon)
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("patch %s: %+v, error %v, want %+v", c.patch, got, err, want)
 		}
@@ -165,7 +179,7 @@ func TestPatch(t *testing.T) {
 		`{"capacity": null}`, `{"capacity": -1}`, `{"x": 1}`, `{"x": null}`, `{"branding": {"x": null}}`, `[]`, `null`, ``, `{"capacity": 1, "capacity": 2}`,
 	} {
 		var problems *queue.SettingsError
-		if got, err := base.Patch([]byte(patch)); !errors.As(err, &problems) {
+		if got, err := base.Patch([]byte(patch), noon); !errors.As(err, &problems) {
 			t.Errorf("patch %s: %+v, error %v, want a SettingsError", patch, got, err)
 		}
 	}
@@ -175,11 +189,11 @@ func TestPatchClosedIsFinal(t *testing.T) {
 	closed := queue.DefaultSettings()
 	closed.State = queue.Closed
 	for _, state := range []string{`"open"`, `"paused"`, `"sold_out"`, `null`} {
-		if got, err := closed.Patch([]byte(`{"state": ` + state + `}`)); err == nil {
+		if got, err := closed.Patch([]byte(`{"state": `+state+`}`), noon); err == nil {
 			t.Errorf("state %s after closed: %+v, want an error", state, got.State)
 		}
 	}
-	if got, err := closed.Patch([]byte(`{"capacity": 5}`)); err != nil || got.State != queue.Closed {
+	if got, err := closed.Patch([]byte(`{"capacity": 5}`), noon); err != nil || got.State != queue.Closed {
 		t.Errorf("another setting of a closed queue: state %s, error %v", got.State, err)
 	}
 }

@@ -14,8 +14,10 @@ type Status struct {
 	// Ahead is null once the ticket does not wait any more.
 	Ahead *uint64 `json:"ahead"`
 	// WaitSeconds is null while there is no measure to estimate from.
-	WaitSeconds      *Wait     `json:"waitSeconds"`
-	LikelySoldOut    bool      `json:"likelySoldOut"`
+	WaitSeconds *Wait `json:"waitSeconds"`
+	// LikelySoldOut says that what remains to be sold will likely not reach this fan.
+	LikelySoldOut bool `json:"likelySoldOut"`
+	// OpensAt is set until the queue opens.
 	OpensAt          time.Time `json:"opensAt,omitzero"`
 	ClaimBy          time.Time `json:"claimBy,omitzero"`
 	HeldUntil        time.Time `json:"heldUntil,omitzero"`
@@ -70,6 +72,9 @@ func (v *View) Status(position uint64, now time.Time) Status {
 		ahead = *s.Ahead
 	}
 	poll := PollAfter(s.State, ahead, v.RatePerMinute(now), v.Settings.TurnLength())
+	if s.State == TicketScheduled {
+		poll = PollBeforeOpening(position, v.Issued, s.OpensAt.Sub(now), v.Settings.TurnLength())
+	}
 	s.PollAfterSeconds = int(poll / time.Second)
 	return s
 }
@@ -79,7 +84,14 @@ func (v *View) statusInLine(position uint64, now time.Time, s *Status) {
 		s.State = TicketClosed
 		return
 	}
-	s.HeldUntil = now.Add(v.Settings.Hold()).Truncate(time.Second)
+	held := now
+	if v.Settings.State == Scheduled {
+		s.OpensAt = v.Settings.OpensAt
+		if s.OpensAt.After(now) {
+			held = s.OpensAt // nobody's hold runs before the opening
+		}
+	}
+	s.HeldUntil = held.Add(v.Settings.Hold()).Truncate(time.Second)
 	if claimBy, running := v.Offer(position); running {
 		s.State, s.ClaimBy = TicketAdmitted, claimBy
 		return
@@ -90,6 +102,7 @@ func (v *View) statusInLine(position uint64, now time.Time, s *Status) {
 	}
 	ahead := v.Ahead(position)
 	s.Ahead = &ahead
+	s.LikelySoldOut = s.State == TicketWaiting && v.likelySoldOut(position, ahead)
 }
 
 // Seq names the entry of a queue's log from which something was computed.

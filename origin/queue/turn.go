@@ -16,6 +16,10 @@ const (
 	// PromptClose is how late a turn may be closed so that the next one counts from its due end.
 	// It is less than what any hold has left to the end of the turn in which it runs out.
 	PromptClose = 500 * time.Millisecond
+	// openingsPerSecond is how many fans hear of an opening in a second by their own poll, at most
+	// longestOpening after it.
+	openingsPerSecond = 5000
+	longestOpening    = 24 * time.Second
 	// longestPoll bounds pollAfterSeconds also where the turn would allow more.
 	longestPoll = 30 * time.Second
 )
@@ -68,7 +72,7 @@ func PollAfter(state TicketState, ahead uint64, ratePerMinute int, turn time.Dur
 		wait = 2 * time.Second
 	case TicketActive:
 		wait = 5 * time.Second
-	case TicketWaiting, TicketScheduled:
+	case TicketWaiting:
 		if ratePerMinute > 0 {
 			// A tenth of the time until the turn comes at the measured rate.
 			wait = time.Duration(float64(ahead) / float64(ratePerMinute) * float64(time.Minute) / 10)
@@ -77,4 +81,19 @@ func PollAfter(state TicketState, ahead uint64, ratePerMinute int, turn time.Dur
 		}
 	}
 	return max(min(wait, most).Truncate(time.Second), time.Second)
+}
+
+// PollBeforeOpening is the same while the queue is yet to open: the last poll falls due after the
+// opening, the first in line first, so that not everybody asks in the same second and all hear of it
+// soon, those first whose offers run. issued is the highest position. An opening that is late is
+// asked for soon at first, and then less and less often.
+func PollBeforeOpening(position, issued uint64, untilOpening, turn time.Duration) time.Duration {
+	spread := min(time.Duration(min(issued, 1<<32))*time.Second/openingsPerSecond, longestOpening)
+	after := time.Duration(float64(spread) * float64(min(position, issued)) / float64(max(issued, 1)))
+	wait := untilOpening + after
+	if untilOpening <= 0 {
+		wait = after/8 - untilOpening/4
+	}
+	most := min(turn*8/10, longestPoll).Truncate(time.Second)
+	return max(min((wait+time.Second-1).Truncate(time.Second), most), time.Second)
 }

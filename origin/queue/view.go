@@ -35,6 +35,8 @@ type View struct {
 	// offer, and Owed the part of them at or below the watermark.
 	Offers, Sessions int
 	Waiting, Owed    int
+	// Ended counts the positions whose session ended.
+	Ended int
 
 	seq      string // of Number
 	blocks   []*block
@@ -46,6 +48,7 @@ type View struct {
 type block struct {
 	fates    [BlockSize / 2]byte // 4 bits each, high half first
 	done     int
+	ended    int        // of done
 	offers   []Offer    // in ascending order of position
 	sessions []*Session // likewise; each is shared between the copies of a block and never changed
 }
@@ -64,8 +67,12 @@ func NewView(s Snapshot) *View {
 		fates := s.Fates[min(i*len(b.fates), len(s.Fates)):]
 		copy(b.fates[:], fates)
 		for n := range uint64(BlockSize) {
-			if b.fate(n).Done() {
+			fate := b.fate(n)
+			if fate.Done() {
 				b.done++
+			}
+			if fate == Ended {
+				b.ended++
 			}
 		}
 	}
@@ -132,9 +139,11 @@ func (v *View) count() {
 	v.ahead = make([]uint64, len(v.blocks)+1)
 	first := int(v.Watermark / BlockSize)
 	done, owedDone := 0, 0
+	v.Ended = 0
 	owedOffers := 0
 	for i, b := range v.blocks {
 		done += b.done
+		v.Ended += b.ended
 		if i < first {
 			owedDone += b.done
 			owedOffers += len(b.offers)

@@ -120,10 +120,16 @@ func (e *editor) stop(position uint64) {
 
 func (e *editor) setFate(position uint64, fate Fate) {
 	b, n := e.edit(position), (position-1)%BlockSize
-	if was := b.fate(n).Done(); !was && fate.Done() {
+	was := b.fate(n)
+	if !was.Done() && fate.Done() {
 		b.done++
-	} else if was && !fate.Done() {
+	} else if was.Done() && !fate.Done() {
 		b.done--
+	}
+	if was != Ended && fate == Ended {
+		b.ended++
+	} else if was == Ended && fate != Ended {
+		b.ended--
 	}
 	if n%2 == 0 {
 		b.fates[n/2] = b.fates[n/2]&0x0f | byte(fate)<<4

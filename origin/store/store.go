@@ -14,8 +14,8 @@
 //   - A method that names an incarnation fails with ErrNotFound when the queue has another one,
 //     and every method does when there is no queue of that id.
 //   - A returned Ack with Leaderless set asks the caller to take the queue's lease and tick. It is
-//     set whenever no lease is live, except for a closed queue without sessions, which has
-//     nothing to do.
+//     set whenever no lease is live, except for a queue that has nothing to do: a closed one without
+//     sessions, and a scheduled one that is asleep (queue.Settings.Asleep).
 //   - A session whose expiry has come counts as ended for Join, Claim, Leave and EndSession, which
 //     leave it alone; its slot is free once a tick has ended it. Until then it is in snapshots and
 //     counts, and Session and SessionAt, which know no time, find it.
@@ -113,10 +113,15 @@ type Queues interface {
 	Create(ctx context.Context, id queue.ID, incarnation, generation string, settings queue.Settings, now time.Time) (Meta, Ack, error)
 	// Get reads a queue's description.
 	Get(ctx context.Context, id queue.ID) (Meta, error)
+	// Names lists the ids of a tenant's queues, in their order, for a fraction of what List costs.
+	// There may be some among them that do not exist.
+	Names(ctx context.Context, tenant string) ([]queue.ID, error)
 	// List reads the descriptions of a tenant's queues, in the order of their ids.
 	List(ctx context.Context, tenant string) ([]Meta, error)
 	// Update replaces the settings if Version is still the given one, else ErrConflict. In the
-	// same step: the slots that joins may take fall to zero; a state that does not keep offers
+	// same step: the slots that joins may take fall to zero, unless nothing but what remains is
+	// reported (queue.Settings.WithoutRemaining stays the same), which no slot depends on and which a
+	// shop reports with each purchase; a state that does not keep offers
 	// withdraws them (the positions are owed, nothing counts as missed), in an entry after the one
 	// of the settings; a changed HoldSeconds, or leaving the state scheduled, starts everybody's
 	// absence afresh, as if all had been seen in the running turn, which makes nobody present.
@@ -297,8 +302,8 @@ type Coordination interface {
 	// it changes nothing, JoinSlots and Prolong included, and the lists of its result may be empty;
 	// Idle says again whether the lease was given up.
 	//
-	// A queue that is idle after it (no offer runs and nobody waits, or it is scheduled or
-	// closed) gives up the lease in the same step; JoinSlots stay.
+	// A queue that is idle after it (no offer runs and nobody waits, or it is closed, or scheduled
+	// and asleep) gives up the lease in the same step; JoinSlots stay.
 	Commit(ctx context.Context, id queue.ID, owner string, ttl time.Duration, tick queue.Tick) (TickResult, error)
 	// CloseTurn closes the given turn if it still runs, under the epoch: waiting positions
 	// (offered ones not) that no turn from turn - HoldTurns on has seen get the fate
@@ -340,9 +345,13 @@ type Log interface {
 	// Hints calls hint with the id of each queue whose log or registry entry changed, until
 	// ctx ends (then nil) or the connection breaks (then an error). A hint may be lost or come twice:
 	// it only says that reading is worthwhile. For a changed revocation list the id is
-	// RevocationHint of the tenant.
+	// RevocationHint of the tenant. The first hint is Listening: from then on hints come, and
+	// whatever changed earlier has to be found by reading.
 	Hints(ctx context.Context, hint func(id queue.ID)) error
 }
+
+// Listening is the hint that says that hints come from now on.
+const Listening queue.ID = ""
 
 // RevocationHint is the hint that a tenant's revocations have changed.
 func RevocationHint(tenant string) queue.ID { return queue.ID(tenant) }

@@ -70,7 +70,7 @@ func (s *Store) Look(ctx context.Context, id queue.ID, limit int, now time.Time)
 	defer q.mu.Unlock()
 	q.advance(now)
 	look := queue.Look{
-		Epoch: q.lease.epoch, Settings: q.meta.Settings,
+		Epoch: q.lease.epoch, Incarnation: q.meta.Incarnation, Version: q.meta.Version, Settings: q.meta.Settings,
 		Sessions: len(q.sessions), Offers: len(q.offers), Waiting: q.waiting, Present: q.present,
 		DueSessions: q.dueSessions.by(q.now), DueOffers: q.dueOffers.by(q.now.Add(-queue.ClaimGrace)),
 		JoinSlots: q.joinSlots, TurnedAway: q.turnedAway, Admitted: uint64(q.totals.Admitted), LastTick: q.lastTick,
@@ -121,8 +121,7 @@ func (s *Store) Commit(ctx context.Context, id queue.ID, owner string, ttl time.
 }
 
 func (q *state) isIdle() bool {
-	switch q.meta.Settings.State {
-	case queue.Scheduled, queue.Closed:
+	if q.meta.Settings.State == queue.Closed || q.meta.Settings.Asleep(q.now) {
 		return true
 	}
 	return len(q.offers) == 0 && q.waiting == 0

@@ -150,6 +150,9 @@ func (s *Store) Hints(ctx context.Context, hint func(id queue.ID)) error {
 	s.readers[r] = struct{}{}
 	closed := s.closed
 	s.hintMu.Unlock()
+	if !closed {
+		hint(store.Listening)
+	}
 	defer func() {
 		s.hintMu.Lock()
 		delete(s.readers, r)

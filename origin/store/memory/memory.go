@@ -12,7 +12,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -177,8 +176,8 @@ func (s *Store) Get(ctx context.Context, id queue.ID) (store.Meta, error) {
 	return q.meta, nil
 }
 
-// List implements store.Queues.
-func (s *Store) List(ctx context.Context, tenant string) ([]store.Meta, error) {
+// Names implements store.Queues.
+func (s *Store) Names(ctx context.Context, tenant string) ([]queue.ID, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -190,7 +189,16 @@ func (s *Store) List(ctx context.Context, tenant string) ([]store.Meta, error) {
 		}
 	}
 	s.mu.RUnlock()
-	slices.SortFunc(ids, func(a, b queue.ID) int { return strings.Compare(string(a), string(b)) })
+	slices.Sort(ids)
+	return ids, nil
+}
+
+// List implements store.Queues.
+func (s *Store) List(ctx context.Context, tenant string) ([]store.Meta, error) {
+	ids, err := s.Names(ctx, tenant)
+	if err != nil {
+		return nil, err
+	}
 	list := []store.Meta{}
 	for _, id := range ids {
 		meta, err := s.Get(ctx, id)

@@ -124,6 +124,9 @@ func TestHintsEndWithTheStore(t *testing.T) {
 		hints, ended := make(chan queue.ID, 10), make(chan error)
 		go func() { ended <- s.Hints(t.Context(), func(id queue.ID) { hints <- id }) }()
 		synctest.Wait()
+		if len(hints) != 1 || <-hints != store.Listening {
+			t.Errorf("%d hints before any change, want the one that says that they come", len(hints))
+		}
 		for seq := range uint64(3) {
 			join(t, s, seq+1, 1, time.Now())
 			synctest.Wait()

@@ -99,7 +99,8 @@ func (q *state) settings() *queue.Settings {
 }
 
 func (q *state) ack() store.Ack {
-	nothingToDo := q.meta.Settings.State == queue.Closed && len(q.sessions) == 0
+	settings := &q.meta.Settings
+	nothingToDo := settings.State == queue.Closed && len(q.sessions) == 0 || settings.Asleep(q.now)
 	return store.Ack{Entry: q.log.last, Leaderless: !q.lease.live(q.now) && !nothingToDo}
 }
 
@@ -119,7 +120,9 @@ func (q *state) update(version uint64, settings queue.Settings) error {
 	}
 	q.meta.Version++
 	q.meta.Settings = settings
-	q.joinSlots = 0
+	if !reflect.DeepEqual(settings.WithoutRemaining(), was.WithoutRemaining()) {
+		q.joinSlots = 0
+	}
 	q.append(queue.Entry{Kind: queue.EntrySettings, Settings: q.settings()})
 	if !settings.State.KeepsOffers() && len(q.offers) > 0 {
 		withdrawn := make(queue.Positions, 0, len(q.offers))

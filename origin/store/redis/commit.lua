@@ -146,7 +146,7 @@ else
     if answer ~= m.answer then set('answer', answer) end
     if m.state ~= 'open' or turnedAway ~= num('turnedAway') then joinSlots = 0 end
     set('joinSlots', math.max(math.min(joinSlots, free()), 0))
-    if m.state == 'scheduled' or m.state == 'closed'
+    if asleep() or m.state == 'closed'
         or (num('waiting') == 0 and redis.call('ZCARD', OFFERS) == 0) then
       set('owner', '')
       set('leaseUntil', 0)

@@ -207,8 +207,11 @@ func (s *Store) Hints(ctx context.Context, hint func(id queue.ID)) error {
 			s.reload(ctx)
 			return fmt.Errorf("receive hints: %w", err)
 		}
-		if m, ok := message.(*goredis.Message); ok {
+		switch m := message.(type) {
+		case *goredis.Message:
 			hint(queue.ID(m.Payload))
+		case *goredis.Subscription:
+			hint(store.Listening)
 		}
 	}
 }

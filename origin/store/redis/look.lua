@@ -1,7 +1,7 @@
 -- Reads what a tick needs. Who is present is computed page by page into a scratch key, which
 -- replicas need not know about.
 local refusal = open('epoch', 'settings', 'capacity', 'waiting', 'joinSlots', 'turnedAway', 'admitted', 'lastTick',
-  'turnStarted')
+  'turnStarted', 'version')
 if refusal then return refusal end
 local edges, scratch, inverse = key(), key(), key()
 local limit, named = number(), text()
@@ -46,4 +46,5 @@ redis.set_repl(redis.REPL_ALL)
 
 return done(m.epoch or '0', m.settings, sessions, offers, num('waiting'), present, dueSessions, dueOffers,
   math.max(need, 0), pieces, num('joinSlots'), num('turnedAway'), num('admitted'), num('lastTick'), num('turn'), num('turnStarted'),
-  redis.call('HGETALL', edges), redis.call('ZRANGE', EXPIRIES, 0, 0, 'WITHSCORES'))
+  redis.call('HGETALL', edges), redis.call('ZRANGE', EXPIRIES, 0, 0, 'WITHSCORES'),
+  m.incarnation, num('version'))

@@ -44,7 +44,7 @@ end
 -- open reads meta: what all scripts need, and the fields named.
 local function open(...)
   local names = {'incarnation', 'latest', 'number', 'chain', 'owner', 'leaseUntil', 'state', 'issued',
-    'turn', 'oldest', 'holdTurns', 'live', ...}
+    'turn', 'oldest', 'holdTurns', 'live', 'asleepUntil', ...}
   local values = redis.call('HMGET', META, unpack(names))
   for i, name in ipairs(names) do m[name] = values[i] end
   if not m.incarnation or (INCARNATION ~= '' and INCARNATION ~= m.incarnation) then
@@ -65,6 +65,9 @@ local function again(need) return {'again', shape(), need or ''} end
 
 local function leased() return m.owner and m.owner ~= '' and num('leaseUntil') > now end
 
+-- asleep says that the queue is scheduled and nobody has to look after it yet.
+local function asleep() return num('asleepUntil') > now end
+
 -- append writes the log's next entry. The chain tells it, and all before it, from what an entry of
 -- the same number would be after a failover that lost some: it is a hash of the entry, of the chain
 -- before it, and of a name that each run of a script has for itself.
@@ -84,7 +87,7 @@ local function done(...)
   redis.call('HSET', META, unpack(changes))
   if appended then redis.call('PUBLISH', HINTS, QUEUE) end
   local leaderless = 0
-  if not leased() and (m.state ~= 'closed' or redis.call('ZCARD', EXPIRIES) > 0) then
+  if not leased() and not asleep() and (m.state ~= 'closed' or redis.call('ZCARD', EXPIRIES) > 0) then
     leaderless = 1
   end
   return {'ok', num('number'), leaderless, shape(), ...}
@@ -256,10 +259,11 @@ local function running(sessions, position)
   end
 end
 
--- takeSettings stores settings, and from them what scripts go by.
+-- takeSettings stores settings, and from them what scripts go by: asleepUntil is until when a
+-- scheduled queue is idle, and rules a digest of all but what remains.
 local function takeSettings()
   for _, name in ipairs({'settings', 'state', 'capacity', 'claim', 'window', 'hold', 'maxMissed', 'holdTurns', 'turnLength',
-    'identity'}) do
+    'identity', 'asleepUntil', 'rules'}) do
     set(name, text())
   end
 end

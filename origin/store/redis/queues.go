@@ -2,6 +2,8 @@ package redis
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -47,9 +49,15 @@ func settingsArgs(s queue.Settings) ([]any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode settings: %w", err)
 	}
+	rules, err := json.Marshal(s.WithoutRemaining())
+	if err != nil {
+		return nil, fmt.Errorf("encode settings: %w", err)
+	}
+	digest := sha256.Sum256(rules)
 	return []any{
 		text, string(s.State), s.Capacity, s.Claim().Milliseconds(), s.PurchaseWindow().Milliseconds(),
 		s.HoldSeconds, s.MaxMissedOffers, s.HoldTurns(), s.TurnLength().Milliseconds(), string(s.Identity),
+		max(millis(s.WakesAt()), 0), base64.RawStdEncoding.EncodeToString(digest[:16]),
 	}, nil
 }
 
@@ -111,22 +119,35 @@ func (s *Store) Get(ctx context.Context, id queue.ID) (store.Meta, error) {
 	return meta, nil
 }
 
-// List implements store.Queues.
-func (s *Store) List(ctx context.Context, tenant string) ([]store.Meta, error) {
+// Names implements store.Queues.
+func (s *Store) Names(ctx context.Context, tenant string) ([]queue.ID, error) {
 	var slugs []string
 	err := s.try(ctx, func(ctx context.Context) (err error) {
 		slugs, err = s.client.SMembers(ctx, registryKey(tenant)).Result()
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list queues: %w", err)
+		return nil, fmt.Errorf("list names of queues: %w", err)
 	}
 	slices.Sort(slugs)
-	read := make([]*goredis.SliceCmd, len(slugs))
-	if len(slugs) > 0 {
+	ids := make([]queue.ID, len(slugs))
+	for i, slug := range slugs {
+		ids[i] = queue.MakeID(tenant, slug)
+	}
+	return ids, nil
+}
+
+// List implements store.Queues.
+func (s *Store) List(ctx context.Context, tenant string) ([]store.Meta, error) {
+	ids, err := s.Names(ctx, tenant)
+	if err != nil {
+		return nil, fmt.Errorf("list queues: %w", err)
+	}
+	read := make([]*goredis.SliceCmd, len(ids))
+	if len(ids) > 0 {
 		err = s.pipelined(ctx, s.client.Pipelined, func(ctx context.Context, pipeline goredis.Pipeliner) {
-			for i, slug := range slugs {
-				read[i] = pipeline.HMGet(ctx, keysOf(queue.MakeID(tenant, slug)).meta(), metaFields...)
+			for i, id := range ids {
+				read[i] = pipeline.HMGet(ctx, keysOf(id).meta(), metaFields...)
 			}
 		})
 		if err != nil {
@@ -134,12 +155,12 @@ func (s *Store) List(ctx context.Context, tenant string) ([]store.Meta, error) {
 		}
 	}
 	list := []store.Meta{}
-	for i, slug := range slugs {
+	for i, id := range ids {
 		values := read[i].Val()
 		if values[0] == nil {
 			continue // not made yet, or deleted
 		}
-		meta, err := readMeta(queue.MakeID(tenant, slug), &reply{rest: values})
+		meta, err := readMeta(id, &reply{rest: values})
 		if err != nil {
 			return nil, fmt.Errorf("list queues: %w", err)
 		}

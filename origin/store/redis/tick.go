@@ -117,6 +117,7 @@ func readLook(r *reply) (queue.Look, error) {
 		}
 		look.NextSessionEnd = fromMillis(int64(expiry))
 	}
+	look.Incarnation, look.Version = r.text(), r.uint()
 	return look, r.err
 }
 

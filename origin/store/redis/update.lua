@@ -1,6 +1,6 @@
 -- Replaces the settings. Offers are withdrawn when the new state does not keep them; every offer
 -- lies in a live page.
-local refusal = open('generations', 'created', 'version', 'settings', 'hold', 'waiting')
+local refusal = open('generations', 'created', 'version', 'settings', 'hold', 'rules', 'waiting')
 if refusal then return refusal end
 local version, named, keepsOffers = number(), text(), text() == '1'
 local function answer() return done(m.incarnation, m.generations, m.created, m.version, m.settings) end
@@ -14,10 +14,10 @@ if not keepsOffers then
   table.sort(withdrawn)
 end
 
-local wasHold, wasState = m.hold, m.state
+local wasHold, wasState, wasRules = m.hold, m.state, m.rules
 takeSettings()
 set('version', version + 1)
-set('joinSlots', 0)
+if m.rules ~= wasRules then set('joinSlots', 0) end
 if m.hold ~= wasHold or (wasState == 'scheduled' and m.state ~= 'scheduled') then
   set('fresh', m.turn)
 end

@@ -126,7 +126,7 @@ func joinSlotsMissed(t *testing.T, s store.Store) {
 			if tick.JoinSlots != 3 {
 				t.Fatalf("the plan leaves %d slots to joins, want 3", tick.JoinSlots)
 			}
-			sc.update(func(s *queue.Settings) {}) // what the last tick left is gone
+			sc.update(func(s *queue.Settings) { s.Locale = "hr" }) // what the last tick left is gone
 			c.come(sc)
 			if _, err := s.Commit(t.Context(), sc.id, sc.owner, leaseTTL, tick); err != nil {
 				t.Fatalf("Commit: %v", err)
@@ -147,6 +147,7 @@ func joinSlotsSettings(t *testing.T, s store.Store) {
 		{"branding", func(s *queue.Settings) { s.Branding.Name = "x" }},
 		{"paused", func(s *queue.Settings) { s.State = queue.Paused }},
 		{"sold out", func(s *queue.Settings) { s.State = queue.SoldOut }},
+		{"nothing remains", func(s *queue.Settings) { s.Remaining = new(0); s.State = queue.SoldOut; s.Notes.SoldOut = true }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			sc := newScene(t, s, nil)

@@ -216,6 +216,7 @@ func logHints(t *testing.T, s store.Store) {
 		want   queue.ID
 		change func()
 	}{
+		{"listening", store.Listening, func() {}},
 		{"join", sc.id, func() { sc.joinAnonymous(1) }},
 		{"update", sc.id, func() { sc.update(func(s *queue.Settings) { s.Capacity++ }) }},
 		{"leave", sc.id, func() { sc.leave(sc.joinAnonymous(1)) }},

@@ -106,7 +106,12 @@ func (sc *scene) update(change func(*queue.Settings)) store.Meta {
 
 func (sc *scene) setState(state queue.State) {
 	sc.t.Helper()
-	sc.update(func(s *queue.Settings) { s.State = state })
+	sc.update(func(s *queue.Settings) {
+		s.State = state
+		if state == queue.Scheduled {
+			s.OpensAt = sc.now.Add(time.Hour)
+		}
+	})
 }
 
 func (sc *scene) meta() store.Meta {

@@ -25,6 +25,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"tick", tickCases},
 		{"turn", turnCases},
 		{"lease", leaseCases},
+		{"sale", saleCases},
 		{"log", logCases},
 		{"renew", renewCases},
 		{"revocations", revocationCases},
