@@ -20,11 +20,15 @@ const (
 	// gatherFor is the least time between two readings of a queue's log: under load the
 	// entries of several changes are read and sent at once.
 	gatherFor = 10 * time.Millisecond
-	// Hints may be lost; then a queue in which something happens is read after livePoll and
-	// every other one after idlePoll, and the registry after registryPoll.
+	// Whoever listens gets every hint, and everything is read again when listening begins anew, or
+	// when a queue can be read again that could not. For what is lost all the same, a queue in which
+	// something happens is read after livePoll, every other one after about idlePoll, and the names of
+	// the queues after registryPoll: idle queues are many.
 	livePoll     = time.Second
-	idlePoll     = 5 * time.Second
-	registryPoll = 5 * time.Second
+	idlePoll     = 5 * time.Minute
+	registryPoll = 30 * time.Second
+	// longestRetry is the longest wait before a store that failed is asked again.
+	longestRetry = 5 * time.Second
 	// readEntries bounds one reading of a log.
 	readEntries = 1000
 	// readAtOnce bounds how many queues are read at the same time.
@@ -45,6 +49,7 @@ type feed struct {
 	metrics *metrics
 	logger  *slog.Logger
 	reading chan struct{} // a token for each reader, readAtOnce of them
+	sweep   chan struct{} // holds one: queues may have come or gone unheard
 
 	mu       sync.Mutex
 	ctx      context.Context // guarded by mu; nil unless Run runs
@@ -72,7 +77,7 @@ func (f *feed) Run(ctx context.Context) error {
 		f.mu.Unlock()
 		f.group.Wait()
 	}()
-	for pause := livePoll / 4; ; pause = min(2*pause, idlePoll) {
+	for pause := livePoll / 4; ; pause = min(2*pause, longestRetry) {
 		err := f.load(ctx)
 		if err == nil {
 			break
@@ -97,14 +102,22 @@ func (f *feed) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-f.sweep:
+			f.sweepAgain(ctx)
 		case <-registry.C:
-			if err := f.sweepRegistry(ctx); err != nil && ctx.Err() == nil {
-				f.failed("list", err)
-			}
+			f.sweepAgain(ctx)
 		case <-heartbeat.C:
 			f.ask(ctx, &measured)
 			f.beat()
 		}
+	}
+}
+
+func (f *feed) sweepAgain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, wire.HeartbeatEvery)
+	defer cancel()
+	if err := f.sweepRegistry(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		f.failed("list", err)
 	}
 }
 
@@ -266,10 +279,14 @@ func (f *feed) Current(ctx context.Context, id queue.ID) (*queue.View, error) {
 	return m.view, nil
 }
 
-// Hint says that a queue, or a tenant's list of revocations, has changed.
+// Hint says that a queue, or a tenant's list of revocations, has changed, or that anything may have.
 func (f *feed) Hint(id queue.ID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if id == store.Listening {
+		f.kickAllLocked()
+		return
+	}
 	if r := f.revoked[string(id)]; r != nil {
 		kick(r.kick)
 		return
@@ -305,16 +322,28 @@ func (f *feed) addLocked(id queue.ID) *mirror {
 	return m
 }
 
-// sweepRegistry finds the queues that other origins created or deleted.
+// kickAllLocked has everything read again, the names of the queues first.
+func (f *feed) kickAllLocked() {
+	kick(f.sweep)
+	for _, m := range f.mirrors {
+		kick(m.kick)
+	}
+	for _, r := range f.revoked {
+		kick(r.kick)
+	}
+}
+
+// sweepRegistry finds the queues of which no hint told: those that other origins created or deleted
+// while nobody listened.
 func (f *feed) sweepRegistry(ctx context.Context) error {
-	listed := make(map[queue.ID]string)
+	listed := make(map[queue.ID]struct{})
 	for _, tenant := range f.tenants {
-		metas, err := f.store.List(ctx, tenant)
+		ids, err := f.store.Names(ctx, tenant)
 		if err != nil {
 			return fmt.Errorf("list queues: %w", err)
 		}
-		for _, meta := range metas {
-			listed[meta.ID] = meta.Incarnation
+		for _, id := range ids {
+			listed[id] = struct{}{}
 		}
 	}
 	f.mu.Lock()
@@ -325,33 +354,29 @@ func (f *feed) sweepRegistry(ctx context.Context) error {
 		}
 	}
 	for id, m := range f.mirrors {
-		if m.view == nil || m.view.Incarnation != listed[id] {
+		if _, there := listed[id]; !there {
 			kick(m.kick)
 		}
 	}
 	return nil
 }
 
-// followHints passes on what the store says; after each interruption everything may have changed.
+// followHints passes on what the store says, for as long as it can be heard.
 func (f *feed) followHints(ctx context.Context) {
-	for pause := livePoll / 4; ; pause = min(2*pause, idlePoll) {
+	for pause := livePoll / 4; ; pause = min(2*pause, longestRetry) {
 		started := time.Now()
 		err := f.store.Hints(ctx, f.Hint)
 		if ctx.Err() != nil {
 			return
 		}
 		f.failed("hints", err)
-		f.mu.Lock()
-		for _, m := range f.mirrors {
-			kick(m.kick)
-		}
-		for _, r := range f.revoked {
-			kick(r.kick)
-		}
-		f.mu.Unlock()
-		if time.Since(started) > idlePoll {
+		if time.Since(started) > longestRetry {
 			pause = livePoll / 4
 		}
+		// Until it is heard again, everything is read now and then.
+		f.mu.Lock()
+		f.kickAllLocked()
+		f.mu.Unlock()
 		select {
 		case <-ctx.Done():
 			return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -42,8 +43,8 @@ func (f *feed) follow(ctx context.Context, m *mirror) {
 		if !exists && err == nil && f.drop(m) {
 			return
 		}
-		wait := idlePoll
-		if v := f.View(m.id); err != nil || v != nil && (v.Waiting > 0 || v.Offers > 0 || v.Sessions > 0) {
+		wait := idlePoll*3/4 + rand.N(idlePoll/2) // not all of them at once
+		if v := f.View(m.id); err != nil || v != nil && isLive(v, f.clock.Now()) {
 			wait = livePoll
 		}
 		poll.Reset(wait)
@@ -53,6 +54,21 @@ func (f *feed) follow(ctx context.Context, m *mirror) {
 		case <-time.After(gatherFor):
 		}
 	}
+}
+
+// isLive reports whether something happens in a queue, so that it is worth the while to look at it
+// although nothing calls for it.
+func isLive(v *queue.View, now time.Time) bool {
+	if v.Settings.Asleep(now) || v.Settings.State == queue.Closed && v.Sessions == 0 {
+		return false
+	}
+	return v.Waiting > 0 || v.Offers > 0 || v.Sessions > 0
+}
+
+// isDue reports whether time alone has something in store for a queue now.
+func isDue(v *queue.View, now time.Time) bool {
+	_, due := v.Settings.At(now)
+	return due || v.Settings.Over(now)
 }
 
 // drop forgets a queue that is gone, unless somebody said meanwhile that it is back.
@@ -99,6 +115,8 @@ func (f *feed) refresh(ctx context.Context, m *mirror) (exists bool, err error) 
 			f.metrics.behind.Inc()
 		} else {
 			f.metrics.behind.Dec()
+			// A part of the store was away and is back: of what happened there meanwhile hints may be lost.
+			f.kickAllLocked()
 		}
 	}
 	if err == nil {

@@ -99,6 +99,7 @@ func (s *Server) prepare() error {
 	s.feed = &feed{
 		store: s.Store, clock: s.clock, metrics: s.metrics, logger: s.log,
 		reading:  make(chan struct{}, readAtOnce),
+		sweep:    make(chan struct{}, 1),
 		mirrors:  make(map[queue.ID]*mirror),
 		revoked:  make(map[string]*revoked),
 		outboxes: make(map[*outbox]struct{}), interrupted: make(chan struct{}, 1),
@@ -260,8 +261,8 @@ func (s *Server) measure(ctx context.Context) error {
 	return s.clock.Measure(ctx, s.Store)
 }
 
-// rescue wakes, once all queues have been read, each of them, and later now and then those in
-// which something happens. Whoever does not hold the lease finds out with one question.
+// rescue wakes, once all queues have been read and then now and then, those in which something
+// happens or is due. Whoever does not hold the lease finds out with one question.
 func (s *Server) rescue(ctx context.Context) error {
 	first := time.NewTicker(50 * time.Millisecond)
 	defer first.Stop()
@@ -272,21 +273,19 @@ func (s *Server) rescue(ctx context.Context) error {
 		case <-first.C:
 		}
 	}
-	for _, id := range s.feed.Queues() {
-		s.coordinators.Wake(id)
-	}
 	every := time.NewTicker(rescueEvery)
 	defer every.Stop()
 	for {
+		now := s.clock.Now()
+		for _, id := range s.feed.Queues() {
+			if v := s.feed.View(id); v != nil && (isLive(v, now) || isDue(v, now)) {
+				s.coordinators.Wake(id)
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-every.C:
-		}
-		for _, id := range s.feed.Queues() {
-			if v := s.feed.View(id); v != nil && (v.Waiting > 0 || v.Offers > 0 || v.Sessions > 0) {
-				s.coordinators.Wake(id)
-			}
 		}
 		// Keys enter and leave the published set with time.
 		if err := s.publishToEdges(); err != nil {
