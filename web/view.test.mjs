@@ -24,7 +24,8 @@ test('durations and times read as people write them', () => {
 
 test('every state and every trouble of a ticket has a heading, a next step and the right button', () => {
   const cases = [
-    [{ state: 'scheduled', queueState: 'scheduled' }, {}, 'scheduled', 'leave'],
+    [{ state: 'scheduled', queueState: 'scheduled', opensAt: at(90) }, {}, 'scheduled', 'leave'],
+    [{ state: 'scheduled', queueState: 'scheduled', opensAt: at(0) }, {}, 'opening', 'leave'],
     [{ state: 'waiting' }, {}, 'waiting', 'leave'],
     [{ state: 'waiting', ahead: 0 }, {}, 'next', 'leave'],
     [{ state: 'waiting', queueState: 'paused' }, {}, 'paused', 'leave'],
@@ -62,6 +63,48 @@ test('a waiting fan reads the place, the way gone and until when it is kept', ()
   assert.equal(v.pageTitle, '1,000 ahead of you');
   assert.equal(v.clock, 'You have been waiting for 2:13.');
   assert.ok(v.held.includes(formatClock(now + 1_800_000, 'en')), v.held);
+});
+
+test('before the opening the countdown goes by the server, and a day away by the date', () => {
+  const memory = seen({ state: 'scheduled', queueState: 'scheduled', opensAt: at(3661), heldUntil: at(3661 + 1800) });
+  let v = view(memory, env(), texts);
+  assert.ok(v.clock.startsWith('The sale opens in 1:01:01, at '), v.clock);
+  assert.equal(v.pageTitle, 'Opens in 1:01:01');
+  assert.ok(v.held.includes(formatClock(now + 5_461_000, 'en')), v.held);
+  v = view(memory, env({ now: now + 3_660_001 }), texts);
+  assert.ok(v.clock.startsWith('The sale opens in 0:01, at '), v.clock);
+  v = view(memory, env({ now: now + 3_661_000 }), texts);
+  assert.deepEqual([v.key, v.clock, v.ahead, v.pageTitle], ['opening', '', '1,000', texts.opening.title]);
+  v = view(seen({ state: 'scheduled', queueState: 'scheduled', opensAt: at(3 * 86_400) }), env(), texts);
+  assert.ok(/^The sale opens on .*Mar.*\.$/.test(v.clock), v.clock);
+  assert.equal(v.pageTitle, texts.scheduled.title);
+});
+
+test('a place that is kept until another day says which', () => {
+  assert.match(formatClock(now + 3 * 86_400_000, 'en', now), /Mar/);
+  assert.doesNotMatch(formatClock(now, 'en', now), /Mar/);
+});
+
+test('sold out, withdrawn, reopened and probably sold out are told in time and once', () => {
+  let memory = seen({ state: 'admitted', ahead: null, claimBy: at(90) });
+  const next = (seq, more) => {
+    memory = receive(memory, { ...memory.status, state: 'waiting', ahead: 0, seq: `g.${seq}`, now: at(seq), ...more });
+    return view(memory, env({ now: now + seq * 1000 }), texts);
+  };
+  let v = next(2, { queueState: 'sold_out' });
+  assert.deepEqual([v.key, v.note], ['soldOut', texts.withdrawn]);
+  v = next(3, { queueState: 'sold_out' });
+  assert.equal(v.note, texts.withdrawn);
+  v = next(4, { queueState: 'open' });
+  assert.deepEqual([v.key, v.note], ['next', texts.reopened]);
+  v = next(63, { queueState: 'open' });
+  assert.equal(v.note, texts.reopened);
+  v = next(64, { queueState: 'open' });
+  assert.equal(v.note, '');
+  v = next(65, { queueState: 'open', likelySoldOut: true });
+  assert.equal(v.note, texts.likelySoldOut);
+  v = next(66, { queueState: 'sold_out', likelySoldOut: true });
+  assert.deepEqual([v.key, v.note], ['soldOut', ''], 'nobody had a turn this time');
 });
 
 test('an estimate counts down between the answers of the server', () => {

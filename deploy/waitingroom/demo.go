@@ -31,6 +31,7 @@ type Options struct {
 	Hold            time.Duration
 	Claim           time.Duration
 	MaxMissedOffers int
+	OpensIn         time.Duration // 0: the sale is open from the start
 }
 
 // DefaultOptions let a newcomer among a crowd wait for about a minute.
@@ -55,15 +56,18 @@ func (o Options) check() error {
 			problems = append(problems, fmt.Errorf("-%s: whole seconds, at least one", name))
 		}
 	}
+	if o.OpensIn < 0 {
+		problems = append(problems, errors.New("-opens-in: must not be below 0"))
+	}
 	return errors.Join(problems...)
 }
 
-func (o Options) settings(shop, name string) map[string]any {
+func (o Options) settings(shop, name string, now time.Time) map[string]any {
 	capacity := o.Capacity
 	if capacity == 0 {
 		capacity = max(o.Crowd/8, 3)
 	}
-	return map[string]any{
+	settings := map[string]any{
 		"capacity": capacity, "maxPerMinute": o.MaxPerMinute,
 		"purchaseWindowSeconds": int(o.PurchaseWindow.Seconds()),
 		"holdSeconds":           int(o.Hold.Seconds()),
@@ -72,6 +76,10 @@ func (o Options) settings(shop, name string) map[string]any {
 		"returnOrigins":         []string{shop},
 		"branding":              map[string]any{"name": name},
 	}
+	if o.OpensIn > 0 {
+		settings["opensAt"] = now.Add(o.OpensIn)
+	}
+	return settings
 }
 
 // Demo is the whole waiting room with two tenants and their shops.
@@ -188,7 +196,7 @@ func (d *Demo) open(ctx context.Context) error {
 		return err
 	}
 	for i, t := range d.tenants {
-		settings := d.options.settings(d.access[i].Shop, t.shopName)
+		settings := d.options.settings(d.access[i].Shop, t.shopName, time.Now())
 		if err := createQueue(ctx, d.client, d.access[i], t.slug, settings); err != nil {
 			return err
 		}

@@ -48,6 +48,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.DurationVar(&o.Hold, "hold", o.Hold, "how long a place outlives the last sign of life, in whole seconds")
 	flags.DurationVar(&o.Claim, "claim", o.Claim, "how long a place in the shop is kept for the next fan, in whole seconds")
 	flags.IntVar(&o.MaxMissedOffers, "max-missed-offers", o.MaxMissedOffers, "how many missed offers end a ticket")
+	flags.DurationVar(&o.OpensIn, "opens-in", o.OpensIn, "after which time the sale opens; until then fans gather in line")
 	asJSON := flags.Bool("json", false, "print one line of JSON with addresses, keys and tokens instead of the welcome")
 	verbose := flags.Bool("verbose", false, "log what edge and origin say to standard error")
 	if err := flags.Parse(args); err != nil {

@@ -109,7 +109,7 @@ func TestAddressInUseIsSaid(t *testing.T) {
 
 func TestUnknownFlagsAreRefused(t *testing.T) {
 	binary := buildProgram(t)
-	for _, args := range [][]string{{"-nonsense"}, {"extra"}, {"-crowd", "many"}, {"-crowd", "-1"}, {"-hold", "0s"}, {"-hold", "1500ms"}, {"-capacity", "-1"}} {
+	for _, args := range [][]string{{"-nonsense"}, {"extra"}, {"-crowd", "many"}, {"-crowd", "-1"}, {"-hold", "0s"}, {"-hold", "1500ms"}, {"-capacity", "-1"}, {"-opens-in", "-1s"}} {
 		all := append([]string{"-edge", "127.0.0.1:0", "-origin", "127.0.0.1:0", "-shop", "127.0.0.1:0"}, args...)
 		command := exec.CommandContext(t.Context(), binary, all...)
 		command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }

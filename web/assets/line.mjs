@@ -31,11 +31,16 @@ export function isOlder(seq, than) {
 }
 
 /**
- * What a page remembers of a ticket; `since` is when it first saw it, by the server's clock, `user`
- * whom it was given to (see userMark), or null where that is nobody by name.
+ * What a page remembers of a ticket; `since` is when it first saw it, `reopenedAt` when it saw the
+ * queue open again, both by the server's clock; `withdrawn` says that the fan's turn had come when
+ * everything was sold; `user` is whom the ticket was given to (see userMark), or null where that is
+ * nobody by name.
  */
 export function newMemory() {
-  return { ticketId: null, status: null, firstAhead: null, fraction: 0, since: null, left: false, user: null };
+  return {
+    ticketId: null, status: null, firstAhead: null, fraction: 0, since: null, left: false,
+    withdrawn: false, reopenedAt: null, user: null,
+  };
 }
 
 /**
@@ -47,6 +52,10 @@ export function receive(memory, status) {
   if (memory.status && isOlder(status.seq, memory.status.seq)) return memory;
   const next = { ...memory, status };
   if (next.since === null) next.since = Date.parse(status.now);
+  const soldOut = status.state === 'waiting' && status.queueState === 'sold_out';
+  const before = memory.status || {};
+  next.withdrawn = soldOut && (memory.withdrawn || before.state === 'admitted');
+  if (before.queueState === 'sold_out' && status.queueState === 'open') next.reopenedAt = Date.parse(status.now);
   if (Number.isInteger(status.ahead)) {
     if (next.firstAhead === null) next.firstAhead = status.ahead;
     // The fan's own turn is the last step, so a place with nobody ahead is not yet the end.
@@ -91,7 +100,7 @@ export function fromStorage(text) {
 }
 
 /**
- * Milliseconds to add to the phone's clock to get the server's, from one answer: its `now` was
+ * Milliseconds to add to the page's clock to get the server's, from one answer: its `now` was
  * true about half way between sending and receiving.
  */
 export function measureOffset(now, sentAt, receivedAt) {

@@ -11,9 +11,16 @@ export function formatDuration(ms) {
   return parts.map((part, i) => (i === 0 ? String(part) : String(part).padStart(2, '0'))).join(':');
 }
 
-/** A time of day for people, in the phone's zone. */
-export function formatClock(ms, language) {
-  return new Intl.DateTimeFormat(language, { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' }).format(ms);
+const DAY = 86_400_000;
+// For how long a fan reads that tickets have come back.
+const REOPENED_FOR = 60_000;
+
+/** A time of day for people, in the phone's zone; with the day when it is not the day of `now`. */
+export function formatClock(ms, language, now = ms) {
+  const time = { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' };
+  const day = { weekday: 'short', day: 'numeric', month: 'short' };
+  const write = (format, at) => new Intl.DateTimeFormat(language, format).format(at);
+  return write(write(day, ms) === write(day, now) ? time : { ...day, ...time }, ms);
 }
 
 /**
@@ -47,14 +54,15 @@ export function view(memory, env, texts) {
   if (inLine && Number.isInteger(status.ahead)) {
     v.ahead = number(status.ahead);
     v.aheadCount = status.ahead;
-    v.pageTitle = key === 'waiting' ? texts.tabWaiting(v.ahead) : v.title;
+    if (key === 'waiting') v.pageTitle = texts.tabWaiting(v.ahead);
+    if (key === 'scheduled' && Date.parse(status.opensAt) - env.now < DAY) v.pageTitle = texts.tabOpens(until(status.opensAt));
   }
   if (inLine) {
     v.position = number(status.position);
     v.progress = memory.fraction;
     v.clock = clockInLine(memory, env, texts);
-    if (status.heldUntil && !env.trouble && status.state === 'waiting') {
-      v.held = texts.keptUntil(formatClock(Date.parse(status.heldUntil), env.language));
+    if (status.heldUntil && !env.trouble) {
+      v.held = texts.keptUntil(formatClock(Date.parse(status.heldUntil), env.language, env.now));
     }
   }
   if (key === 'admitted') {
@@ -89,6 +97,7 @@ function viewKey({ status }, env) {
       if (status.queueState === 'sold_out') return 'soldOut';
       return status.ahead === 0 ? 'next' : 'waiting';
     case 'scheduled':
+      return Date.parse(status.opensAt) <= env.now ? 'opening' : 'scheduled';
     case 'ended':
     case 'left':
     case 'closed':
@@ -101,7 +110,10 @@ function viewKey({ status }, env) {
 function clockInLine(memory, env, texts) {
   const { status } = memory;
   if (status.state === 'scheduled') {
-    return status.opensAt ? texts.opensIn(formatDuration(Date.parse(status.opensAt) - env.now)) : '';
+    const opens = Date.parse(status.opensAt);
+    const time = formatClock(opens, env.language, env.now);
+    if (!(opens > env.now)) return '';
+    return opens - env.now < DAY ? texts.opensIn(formatDuration(opens - env.now), time) : texts.opensOn(time);
   }
   if (status.waitSeconds) {
     const passed = (env.now - Date.parse(status.now)) / 1000;
@@ -111,18 +123,23 @@ function clockInLine(memory, env, texts) {
   return memory.since === null ? '' : texts.waitedFor(formatDuration(env.now - memory.since));
 }
 
-function noteOf({ status }, env, texts) {
+function noteOf(memory, env, texts) {
+  const { status } = memory;
   if (env.problem || isOut(status)) return '';
   if (env.trouble) {
     const kept = status && status.heldUntil && Date.parse(status.heldUntil) > env.now
-      ? formatClock(Date.parse(status.heldUntil), env.language) : null;
+      ? formatClock(Date.parse(status.heldUntil), env.language, env.now) : null;
     if (env.trouble === 'offline') return kept ? texts.offlineKept(kept) : texts.offline;
     return kept ? texts.crowdedKept(kept) : status ? texts.crowded : '';
   }
   if (!status) return '';
   if (status.stale) return texts.stale;
   if (env.clickOnly && (status.state === 'admitted' || status.state === 'active')) return texts.clickOnly;
-  if (status.likelySoldOut && status.state === 'waiting') return texts.likelySoldOut;
+  if (status.state !== 'waiting') return '';
+  if (memory.withdrawn) return texts.withdrawn;
+  if (status.queueState === 'sold_out') return '';
+  if (status.likelySoldOut) return texts.likelySoldOut;
+  if (memory.reopenedAt !== null && env.now - memory.reopenedAt < REOPENED_FOR) return texts.reopened;
   return '';
 }
 

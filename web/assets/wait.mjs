@@ -25,7 +25,9 @@ const user = userToken && userMark(userToken);
 let memory = fromStorage(readStorage());
 // What somebody else left in this browser, or the same fan before signing in, is not this user's.
 if (userToken && memory.user !== user) memory = newMemory();
-let offset = 0; // server's clock minus the phone's
+// The server's clock minus the time that this page is open; the phone's clock, which may be wrong or
+// be put right meanwhile, only stands in until the first answer.
+let offset = Date.now() - performance.now();
 let shop = null; // the queue's public description
 let target = null; // where the fan goes in the shop
 let problem = queue ? null : 'missing';
@@ -54,7 +56,7 @@ class Trouble extends Error {
 async function ask(method, path, body) {
   const stop = new AbortController();
   const timeout = setTimeout(() => stop.abort(), REQUEST_TIMEOUT);
-  const sentAt = Date.now();
+  const sentAt = performance.now();
   try {
     const response = await fetch(path, {
       method,
@@ -70,7 +72,7 @@ async function ask(method, path, body) {
     }
     const text = await response.text();
     const answer = { code: response.status, body: text === '' ? {} : JSON.parse(text) };
-    const measured = measureOffset(answer.body.now, sentAt, Date.now());
+    const measured = measureOffset(answer.body.now, sentAt, performance.now());
     if (measured !== null) offset = measured;
     return answer;
   } catch (error) {
@@ -240,7 +242,7 @@ function visible() {
 }
 
 function serverNow() {
-  return Date.now() + offset;
+  return performance.now() + offset;
 }
 
 function ticketPath() {
