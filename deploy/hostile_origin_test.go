@@ -125,6 +125,7 @@ func settingNames(before string) []trick {
 	for _, name := range []string{
 		"Capacity", "CAPACITY", "capacity ", "capacity\\u0000", "capacıty", "max_per_minute", "id", "incarnation", "version", "watermark", "issued",
 		"vip", "bypass", "priority", "__proto__", "constructor", "", "tenant", "epoch", "password",
+		"notes", "opensat", "opens_at", "OpensAt", "soldOut", "closedAt", "milestones", "remaining ",
 	} {
 		tricks = append(tricks, one("member "+name, badSettings, func(m message) message { m.body = `{` + before + `"` + name + `":1}`; return m }))
 	}
@@ -174,6 +175,13 @@ func settings(before string, create bool) []field {
 	add("maxMissedOffers", notCounts(), text{"0", "0", ""}, text{"-0", "-0", ""}, text{"beyond the bound", "101", ""})
 	add("retentionSeconds", notCounts(), text{"0", "0", ""}, text{"-0", "-0", ""}, text{"beyond the bound", "31622401", ""})
 	add("state", noNull(notStrings()), text{"empty", `""`, ""}, text{"upper case", `"OPEN"`, ""}, text{"scheduled", `"scheduled"`, ""}, text{"another", `"vip"`, ""})
+	add("remaining", noNull(notCounts()), text{"beyond the bound", "1000000001", ""}, text{"as text", `"5"`, ""}, text{"none left, as a word", `"none"`, ""})
+	add("opensAt", noNull(notStrings()), text{"empty", `""`, ""}, text{"a day", `"2100-01-01"`, ""}, text{"no zone", `"2100-01-01T10:00:00"`, ""},
+		text{"a zone by name", `"2100-01-01T10:00:00 CET"`, ""}, text{"small letters", `"2100-01-01t10:00:00z"`, ""}, text{"a blank", `"2100-01-01 10:00:00Z"`, ""},
+		text{"month 13", `"2100-13-01T10:00:00Z"`, ""}, text{"30 February", `"2100-02-30T10:00:00Z"`, ""}, text{"hour 24", `"2100-01-01T24:00:00Z"`, ""},
+		text{"a leap second", `"2100-01-01T23:59:60Z"`, ""}, text{"year 10000", `"10000-01-01T00:00:00Z"`, ""}, text{"a year below 0", `"-2100-01-01T00:00:00Z"`, ""},
+		text{"a comma", `"2100-01-01T10:00:00,5Z"`, ""}, text{"an offset of a day", `"2100-01-01T10:00:00+24:00"`, ""}, text{"seconds since 1970", `4102444800`, ""},
+		text{"a word", `"now"`, ""}, text{"a NUL behind", `"2100-01-01T10:00:00Z\u0000"`, ""})
 	add("identity", noNull(notStrings()), text{"empty", `""`, ""}, text{"another", `"none"`, ""})
 	add("locale", noNull(notStrings()), text{"empty", `""`, ""}, text{"a path", `"../en"`, ""})
 	add("branding", leaveOut(noNull(notStrings()), "an object"), text{"a text", `"x"`, ""}, text{"an unknown member", `{"logo":"x"}`, ""})
