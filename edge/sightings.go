@@ -217,6 +217,9 @@ func (s *Server) handIn(ctx context.Context, stopping bool) bool {
 	var accounts []*account
 	for _, l := range s.known.current.Load().lines {
 		view := l.view.Load()
+		if view.Settings.Asleep(s.known.clock.now()) && l.seen.size() == 0 && !stopping {
+			continue // no turn waits for a report
+		}
 		if a, ok := l.seen.take(l, view.turn(now, stale), view.Settings.TurnLength(), now, stopping); ok {
 			accounts = append(accounts, &a)
 		}

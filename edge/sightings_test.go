@@ -185,6 +185,36 @@ func TestAnEdgeReportsThatItIsComplete(t *testing.T) {
 	})
 }
 
+// Fans who joined days before an opening are handed in once; nothing more is said of them until the
+// queue wakes.
+func TestASleepingQueueNeedsNoReports(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &counter{}
+		s, l := newSightingsServer(t, c)
+		settings := l.view.Load().Settings
+		settings.State, settings.OpensAt = queue.Scheduled, time.Now().Add(time.Hour)
+		entries := wire.Entries{Queue: l.id, Entries: []queue.Entry{{Number: 2, Kind: queue.EntrySettings, Settings: &settings}}}
+		if err := s.known.apply(wire.Frame{Entries: &entries}); err != nil {
+			t.Fatal(err)
+		}
+		s.status(l, 7)
+		s.handIn(t.Context(), false)
+		expect(t, "the first poll", c.take(), seen(1, true, false, 7))
+		for range 10 {
+			time.Sleep(5 * time.Minute)
+			beat(s)
+			s.status(l, 7)
+			s.handIn(t.Context(), false)
+			expect(t, "asleep", c.take())
+		}
+		time.Sleep(7 * time.Minute)
+		beat(s)
+		s.status(l, 7)
+		s.handIn(t.Context(), false)
+		expect(t, "awake before the opening", c.take(), seen(1, true, false))
+	})
+}
+
 func TestSightingsAreKeptWhileTheOriginIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &counter{}
