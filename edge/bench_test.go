@@ -44,7 +44,11 @@ func benchEdge(b *testing.B) (*edgeUnderTest, *scripted) {
 		// At work, but out of reach.
 		c.Limits.JoinsPerPublishableKey = JoinRate{PerSecond: 1_000_000, Burst: 10_000_000}
 	})
-	o.log("acme.sale", queue.Entry{Kind: queue.EntryJoined, Issued: 100_000})
+	curve := queue.Curve{}
+	for i := range 30 {
+		curve.Ahead, curve.P50, curve.P90 = append(curve.Ahead, uint64(i)*4000), append(curve.P50, i*100), append(curve.P90, i*120)
+	}
+	o.log("acme.sale", queue.Entry{Kind: queue.EntryJoined, Issued: 100_000}, queue.Entry{Kind: queue.EntryEstimate, Estimate: &queue.Estimate{Curve: curve}})
 	e.applied("acme.sale")
 	return e, o
 }

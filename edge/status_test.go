@@ -3,6 +3,7 @@ package edge
 import (
 	"encoding/json"
 	"net/http"
+	"reflect"
 	"testing"
 	"time"
 
@@ -72,6 +73,56 @@ func TestStatusOfATicket(t *testing.T) {
 	e.applied("acme.sale")
 	if m := e.do("GET", "/tickets/"+id, e.bearer(token), "").object(t); m["state"] != "expired" || m["reason"] != "missed_offers" {
 		t.Errorf("after the last missed offer: got %v, want expired for missed_offers", m)
+	}
+}
+
+// A page that reads the public state, from whatever cache, tells the same as the ticket's status.
+func TestWaitIsAlikeInStatusAndPublicState(t *testing.T) {
+	o := newScripted(t)
+	e := startEdge(t, o, nil)
+	estimate := &queue.Estimate{
+		Curve:   queue.Curve{Ahead: []uint64{0, 10, 90}, P50: []int{5, 60, 300}, P90: []int{20, 90, 500}},
+		Learned: queue.Learned{P50: []float64{1}, P90: []float64{2}},
+	}
+	o.log("acme.sale", queue.Entry{Kind: queue.EntryJoined, Issued: 100},
+		queue.Entry{Kind: queue.EntryOffered, Positions: queue.Positions{2}, Watermark: 2, Until: time.Now().Add(time.Hour)},
+		queue.Entry{Kind: queue.EntryEstimate, Estimate: estimate})
+	e.applied("acme.sale")
+	state := e.do("GET", "/queues/acme.sale/state", nil, "")
+	var public struct {
+		Estimate *queue.Curve `json:"estimate"`
+	}
+	if err := json.Unmarshal([]byte(state.body), &public); err != nil {
+		t.Fatal(err)
+	}
+	if got := state.object(t)["estimate"].(map[string]any); len(got) != 3 {
+		t.Errorf("public estimate: got %v, want ahead, p50 and p90 alone", got)
+	}
+	for position, want := range map[uint64]*queue.Wait{1: {P50: 3, P90: 20}, 3: {P50: 5, P90: 20}, 8: {P50: 33, P90: 55}, 93: {P50: 300, P90: 500}, 94: nil} {
+		token, id := o.ticketAt(t, position)
+		var status queue.Status
+		if err := json.Unmarshal([]byte(e.do("GET", "/tickets/"+id, e.bearer(token), "").body), &status); err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(status.WaitSeconds, want) {
+			t.Errorf("position %d is told %+v, want %+v", position, status.WaitSeconds, want)
+		}
+		var byState *queue.Wait
+		if wait, known := public.Estimate.Wait(*status.Ahead, position <= 2); known {
+			byState = &wait
+		}
+		if !reflect.DeepEqual(byState, status.WaitSeconds) {
+			t.Errorf("position %d: by the public state %+v, want %+v as in the status", position, byState, status.WaitSeconds)
+		}
+	}
+
+	// It was made for other settings.
+	retuned := queue.DefaultSettings()
+	retuned.State, retuned.Capacity = queue.Open, 7
+	o.log("acme.sale", queue.Entry{Kind: queue.EntrySettings, Settings: &retuned})
+	e.applied("acme.sale")
+	if got := e.do("GET", "/queues/acme.sale/state", nil, "").object(t); got["estimate"] != nil {
+		t.Errorf("after a retune: got the estimate %v, want null", got["estimate"])
 	}
 }
 

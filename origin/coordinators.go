@@ -29,6 +29,7 @@ type coordinators struct {
 	tickEvery time.Duration
 	leaseTTL  time.Duration
 	changed   func(queue.ID) // tells that a queue's log has grown
+	view      func(queue.ID) *queue.View
 	metrics   *metrics
 	logger    *slog.Logger
 
@@ -122,7 +123,7 @@ func (c *coordinators) kickLocked(id queue.ID) bool {
 func (c *coordinators) keep(ctx context.Context, id queue.ID, kicks chan struct{}) {
 	k := &coordinator{
 		coordinators: c, kicks: kicks,
-		Stepper: Stepper{Store: c.store, Queue: id, Owner: c.owner, LeaseTTL: c.leaseTTL},
+		Stepper: Stepper{Store: c.store, Queue: id, Owner: c.owner, LeaseTTL: c.leaseTTL, View: func() *queue.View { return c.view(id) }},
 	}
 	for {
 		c.guard(ctx, k)

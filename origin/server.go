@@ -111,7 +111,7 @@ func (s *Server) prepare() error {
 	s.coordinators = &coordinators{
 		store: s.Store, clock: s.clock, owner: randomName(),
 		tickEvery: s.Config.TickEvery, leaseTTL: s.Config.LeaseTTL,
-		changed: s.feed.Hint, metrics: s.metrics, logger: s.log,
+		changed: s.feed.Hint, view: s.feed.View, metrics: s.metrics, logger: s.log,
 	}
 	s.feed.gone = s.coordinators.Forget
 	s.feed.wake = s.coordinators.Wake

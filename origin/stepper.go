@@ -21,12 +21,16 @@ type Stepper struct {
 	Queue    queue.ID
 	Owner    string // names the origin in leases
 	LeaseTTL time.Duration
+	// View is the queue as this origin last read its log; nil before it has. Estimates are made
+	// from it.
+	View func() *queue.View
 
 	pacing
 	epoch uint64
 	// reminder is when another origin looks after the queue should this one vanish; zero while
 	// none was written.
-	reminder time.Time
+	reminder  time.Time
+	estimator queue.Estimator
 }
 
 // pacing is what a coordinator has to remember of a queue between two ticks.
@@ -95,6 +99,9 @@ func (s *Stepper) Tick(ctx context.Context, now time.Time) (step Step, err error
 	taken := min(max(look.Admitted, s.admitted)-s.admitted, uint64(s.granted))
 	pace := s.pace.Spend(int(taken))
 	tick, pace := queue.Plan(look, pace, now)
+	if view := s.View(); view != nil && s.estimator.Due(view, now) {
+		tick.Estimate = s.estimator.Observe(view, look.Present, now)
+	}
 	if err := s.remind(ctx, look, tick, now); err != nil {
 		return step, err
 	}

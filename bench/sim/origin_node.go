@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"waitingroom/origin"
+	"waitingroom/origin/queue"
 	"waitingroom/origin/store"
 )
 
@@ -34,6 +35,7 @@ func newOrigin(w *world, number int) *originNode {
 	l := &link{Store: w.store, world: w}
 	return &originNode{world: w, link: l, pause: tickEvery, stepper: &origin.Stepper{
 		Store: l, Queue: w.queue, Owner: []string{"origin-a", "origin-b"}[number], LeaseTTL: leaseTTL,
+		View: func() *queue.View { return w.feed.view },
 	}}
 }
 

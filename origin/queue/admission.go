@@ -62,6 +62,8 @@ type Tick struct {
 	TurnedAway uint64
 	// Present is published for stats.
 	Present int
+	// Estimate is logged, nil when there is no new one.
+	Estimate *Estimate
 }
 
 // Plan decides a tick from what the store read: what has run out ends, free slots are offered in

@@ -16,6 +16,7 @@ const (
 	EntryDone      Kind = "done"      // Positions, Fate (Ended, Expired, Missed, Left), Reason
 	EntrySettings  Kind = "settings"  // Settings
 	EntryTurn      Kind = "turn"      // Turn: the one that runs now
+	EntryEstimate  Kind = "estimate"  // Estimate
 	// EntryGeneration begins a generation: entries before it may have been lost, and it tells
 	// nothing of what took their place, so that every reader takes a snapshot.
 	EntryGeneration Kind = "generation"
@@ -36,6 +37,7 @@ type Entry struct {
 	Until     time.Time `json:"until,omitzero"`
 	Turn      uint64    `json:"turn,omitzero"`
 	Settings  *Settings `json:"settings,omitzero"`
+	Estimate  *Estimate `json:"estimate,omitzero"`
 	// Chain is computed from the entry and the Chain of the one before it, so that two logs that
 	// have it in common are alike up to here. It stays with those who read the store.
 	Chain string `json:"-"`
@@ -64,6 +66,8 @@ type Snapshot struct {
 	// Admitted are the offers made in the last minutes, oldest first, from which the rate is
 	// computed; a snapshot read from the store has none.
 	Admitted []Admitted `json:"admitted,omitempty"`
+	// Estimate is the last one logged since the settings changed.
+	Estimate *Estimate `json:"estimate,omitzero"`
 }
 
 // Offer is a slot kept for a fan until ClaimBy.

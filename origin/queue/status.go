@@ -100,9 +100,16 @@ func (v *View) statusInLine(position uint64, now time.Time, s *Status) {
 	if v.Settings.State == Scheduled {
 		s.State = TicketScheduled
 	}
-	ahead := v.Ahead(position)
-	s.Ahead = &ahead
-	s.LikelySoldOut = s.State == TicketWaiting && v.likelySoldOut(position, ahead)
+	told := &struct {
+		ahead uint64
+		wait  Wait
+	}{ahead: v.Ahead(position)}
+	s.Ahead = &told.ahead
+	var known bool
+	if told.wait, known = v.curve().Wait(told.ahead, position <= v.Watermark); known {
+		s.WaitSeconds = &told.wait
+	}
+	s.LikelySoldOut = s.State == TicketWaiting && v.likelySoldOut(position, told.ahead)
 }
 
 // Seq names the entry of a queue's log from which something was computed.
@@ -122,8 +129,10 @@ type Summary struct {
 	FirstBlock    uint64 `json:"firstBlock"`
 	Blocks        []int  `json:"blocks"`
 	Bits          []byte `json:"bits"` // base64
-	Turn          uint64 `json:"turn"`
-	Seq           string `json:"seq"`
+	// Estimate turns Ahead into a wait; null while there is no measure.
+	Estimate *Curve `json:"estimate"`
+	Turn     uint64 `json:"turn"`
+	Seq      string `json:"seq"`
 	// Stale says that the edge has lost contact with the origin and tells its last knowledge.
 	Stale bool      `json:"stale"`
 	Now   time.Time `json:"now"`
@@ -135,7 +144,7 @@ func (v *View) Summary(now time.Time) Summary {
 	return Summary{
 		QueueState: v.Settings.State, Watermark: v.Watermark, Issued: v.Issued,
 		Waiting: v.Waiting, Owed: v.Owed, RatePerMinute: v.RatePerMinute(now),
-		FirstBlock: firstBlock, Blocks: counts, Bits: bits,
+		FirstBlock: firstBlock, Blocks: counts, Bits: bits, Estimate: v.curve(),
 		Turn: v.Turn, Seq: v.seq, Now: now,
 	}
 }

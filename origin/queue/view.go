@@ -38,10 +38,23 @@ type View struct {
 	// Ended counts the positions whose session ended.
 	Ended int
 
+	// Estimate is the last one that the coordinator has logged since the settings changed; nil
+	// while it has no measure.
+	Estimate *Estimate
+
+	flow     flow
+	since    uint64 // the entry from which flow counts
 	seq      string // of Number
 	blocks   []*block
 	ahead    []uint64   // for each block: who is not done beyond the watermark, before this block
 	admitted []Admitted // oldest first
+}
+
+// flow counts what became of offers in the entries that were applied.
+type flow struct {
+	offered, claimed, lapsed uint64
+	toOwed                   uint64        // the part of offered that went to owed positions
+	delay                    time.Duration // from offer to claim, of all that were claimed
 }
 
 // block holds positions index*BlockSize+1 … (index+1)*BlockSize.
@@ -59,7 +72,7 @@ func NewView(s Snapshot) *View {
 		ID: s.ID, Incarnation: s.Incarnation, Generations: s.Generations, CreatedAt: s.CreatedAt,
 		Settings: s.Settings, Number: s.Number, Issued: s.Issued, Watermark: s.Watermark, Turn: s.Turn,
 		Chain: s.Chain, Version: s.Version,
-		admitted: slices.Clone(s.Admitted),
+		admitted: slices.Clone(s.Admitted), Estimate: s.Estimate, since: s.Number,
 	}
 	e := editor{View: v}
 	e.grow(s.Issued)
@@ -93,7 +106,7 @@ func (v *View) Snapshot() Snapshot {
 		Settings: v.Settings, Number: v.Number, Issued: v.Issued, Watermark: v.Watermark, Turn: v.Turn,
 		Chain: v.Chain, Version: v.Version,
 		Fates:    make([]byte, 0, len(v.blocks)*BlockSize/2),
-		Admitted: v.admitted,
+		Admitted: v.admitted, Estimate: v.Estimate,
 	}
 	for _, b := range v.blocks {
 		s.Fates = append(s.Fates, b.fates[:]...)

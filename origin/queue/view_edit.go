@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"reflect"
 	"slices"
 	"time"
 )
@@ -18,24 +19,35 @@ func (e *editor) apply(entry Entry) {
 		e.grow(entry.Issued)
 	case EntryOffered:
 		e.grow(entry.Issued)
+		owed, _ := slices.BinarySearch(entry.Positions, e.Watermark+1)
+		e.flow.toOwed += uint64(owed)
+		e.flow.offered += uint64(len(entry.Positions))
 		e.Watermark = max(e.Watermark, entry.Watermark)
 		for _, position := range entry.Positions {
 			e.offer(position, entry.Until)
 		}
 		e.record(entry.At, len(entry.Positions))
 	case EntryClaimed:
+		e.flow.claimed++
 		for _, position := range entry.Positions {
+			if claimBy, running := e.Offer(position); running {
+				e.flow.delay += max(e.Settings.Claim()-claimBy.Sub(entry.At), 0)
+			}
 			e.take(position)
 			e.setFate(position, Claimed)
 			e.start(Session{position, entry.Session, entry.Since, entry.Until})
 		}
 	case EntryLapsed, EntryWithdrawn:
+		e.flow.lapsed += uint64(len(entry.Positions))
 		for _, position := range entry.Positions {
 			e.take(position)
 		}
 	case EntryProlonged:
 		e.prolong(entry.Until.Sub(entry.Since))
 	case EntryDone:
+		if entry.Fate == Missed {
+			e.flow.lapsed += uint64(len(entry.Positions))
+		}
 		for _, position := range entry.Positions {
 			e.take(position)
 			e.stop(position)
@@ -43,9 +55,14 @@ func (e *editor) apply(entry Entry) {
 		}
 	case EntrySettings:
 		if entry.Settings != nil {
+			if !reflect.DeepEqual(entry.Settings.WithoutRemaining(), e.Settings.WithoutRemaining()) {
+				e.Estimate = nil // it was made for the settings before
+			}
 			e.Settings = *entry.Settings
 			e.Version++
 		}
+	case EntryEstimate:
+		e.Estimate = entry.Estimate
 	case EntryTurn:
 		e.Turn = entry.Turn
 	}

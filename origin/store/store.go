@@ -123,7 +123,7 @@ type Queues interface {
 	// reported (queue.Settings.WithoutRemaining stays the same), which no slot depends on and which a
 	// shop reports with each purchase; a state that does not keep offers
 	// withdraws them (the positions are owed, nothing counts as missed), in an entry after the one
-	// of the settings; a changed HoldSeconds, or leaving the state scheduled, starts everybody's
+	// of the settings; the last estimate is dropped; a changed HoldSeconds, or leaving the state scheduled, starts everybody's
 	// absence afresh, as if all had been seen in the running turn, which makes nobody present.
 	// When Version is the next one and the settings are the given ones, this is a repetition
 	// and succeeds.
@@ -296,7 +296,8 @@ type Coordination interface {
 	// batch of joins left somebody waiting without an offer since the look). A lapse counts as missed: the maxMissedOffers-th
 	// gives the fate queue.Missed, an earlier one makes the position owed, and not a candidate
 	// until it is seen again. The entries come in the order prolonged (if an offer runs), done
-	// (ended), lapsed, done (missed), offered.
+	// (ended), lapsed, done (missed), offered, estimate. An estimate is in the queue's snapshots until
+	// the next one, or until the settings change.
 	//
 	// A Commit whose Now is not after that of the last one under the same epoch is a repetition:
 	// it changes nothing, JoinSlots and Prolong included, and the lists of its result may be empty;

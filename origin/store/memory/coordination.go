@@ -184,6 +184,10 @@ func (q *state) tick(tick queue.Tick, result *store.TickResult) {
 			Watermark: q.watermark, Issued: q.issued,
 		})
 	}
+	if tick.Estimate != nil {
+		q.estimate = tick.Estimate
+		q.append(queue.Entry{Kind: queue.EntryEstimate, Estimate: tick.Estimate})
+	}
 	q.joinSlots = 0
 	if open && tick.TurnedAway == q.turnedAway {
 		q.joinSlots = max(min(tick.JoinSlots, q.free()), 0)

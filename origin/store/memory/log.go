@@ -79,7 +79,7 @@ func (s *Store) Snapshot(ctx context.Context, id queue.ID) (queue.Snapshot, erro
 	snapshot := queue.Snapshot{
 		ID: id, Incarnation: q.meta.Incarnation, Generations: q.meta.Generations,
 		Number: q.log.last, Chain: q.log.chain, Version: q.meta.Version, CreatedAt: q.meta.CreatedAt, Settings: q.meta.Settings,
-		Issued: q.issued, Watermark: q.watermark, Turn: q.turn,
+		Issued: q.issued, Watermark: q.watermark, Turn: q.turn, Estimate: q.estimate,
 		Fates:    make([]byte, (q.issued+1)/2),
 		Offers:   make([]queue.Offer, 0, len(q.offers)),
 		Sessions: make([]queue.Session, 0, len(q.sessions)),

@@ -49,6 +49,8 @@ type state struct {
 
 	lease     lease
 	joinSlots int
+	// estimate is the last one since the settings changed.
+	estimate *queue.Estimate
 	// turnedAway counts the batches of joins that left somebody waiting.
 	turnedAway uint64
 	lastTick   time.Time
@@ -122,6 +124,7 @@ func (q *state) update(version uint64, settings queue.Settings) error {
 	q.meta.Settings = settings
 	if !reflect.DeepEqual(settings.WithoutRemaining(), was.WithoutRemaining()) {
 		q.joinSlots = 0
+		q.estimate = nil // it was made for the settings before
 	}
 	q.append(queue.Entry{Kind: queue.EntrySettings, Settings: q.settings()})
 	if !settings.State.KeepsOffers() && len(q.offers) > 0 {

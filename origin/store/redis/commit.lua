@@ -5,7 +5,7 @@ if refusal then return refusal end
 local sessions, sessionIDs = key(), key()
 local owner, ttl, epoch, prolong, joinSlots, turnedAway, present =
   text(), number(), text(), number(), number(), number(), number()
-local endSessions, lapse, offer = text(), text(), text()
+local endSessions, lapse, offer, estimate = text(), text(), text(), text()
 local pages = {}
 for _ = 1, number() do
   pages[number()] = {fates = key(), waiting = key(), lapsed = key(), missed = key()}
@@ -142,6 +142,10 @@ else
     endAll(parse(endSessions))
     lapseAll(parse(lapse))
     offerAll(parse(offer))
+    if estimate ~= '' then
+      set('estimate', estimate)
+      append('estimate', 'e', estimate)
+    end
     local answer = table.concat({fold(offered), fold(lapsed), fold(missed), fold(ended)}, ' ')
     if answer ~= m.answer then set('answer', answer) end
     if m.state ~= 'open' or turnedAway ~= num('turnedAway') then joinSlots = 0 end

@@ -42,7 +42,7 @@ func decodeEntry(item goredis.XMessage) (queue.Entry, error) {
 	}
 	switch e.Kind {
 	case queue.EntryJoined, queue.EntryOffered, queue.EntryClaimed, queue.EntryLapsed, queue.EntryWithdrawn,
-		queue.EntryProlonged, queue.EntryDone, queue.EntrySettings, queue.EntryTurn, queue.EntryGeneration:
+		queue.EntryProlonged, queue.EntryDone, queue.EntrySettings, queue.EntryTurn, queue.EntryEstimate, queue.EntryGeneration:
 		return e, nil
 	}
 	return e, errors.New("its kind is unknown")
@@ -93,10 +93,37 @@ func setField(e *queue.Entry, name, text string) error {
 			return errors.New("no settings")
 		}
 		e.Settings = &settings
+	case "e":
+		var err error
+		e.Estimate, err = parseEstimate(text)
+		return err
 	default:
 		return errors.New("it is unknown")
 	}
 	return nil
+}
+
+// marshalEstimate is the text of an estimate, in the log and in meta; "" where there is none.
+func marshalEstimate(estimate *queue.Estimate) (string, error) {
+	if estimate == nil {
+		return "", nil
+	}
+	text, err := json.Marshal(estimate)
+	if err != nil {
+		return "", fmt.Errorf("encode estimate: %w", err)
+	}
+	return string(text), nil
+}
+
+func parseEstimate(text string) (*queue.Estimate, error) {
+	if text == "" {
+		return nil, nil
+	}
+	var estimate queue.Estimate
+	if err := json.Unmarshal([]byte(text), &estimate); err != nil {
+		return nil, errors.New("no estimate")
+	}
+	return &estimate, nil
 }
 
 // setBitmaps reads the pieces of bitmaps with which a closed turn tells of many: the position of the

@@ -39,7 +39,7 @@ func (s *Store) snapshot(ctx context.Context, id queue.ID, pages uint64) (queue.
 	var sessions *goredis.MapStringStringCmd
 	fates := make([]*goredis.StringCmd, pages)
 	err := s.pipelined(ctx, s.client.TxPipelined, func(ctx context.Context, pipeline goredis.Pipeliner) {
-		fields = pipeline.HMGet(ctx, keys.meta(), append(slices.Clone(metaFields), "number", "chain", "issued", "watermark", "turn")...)
+		fields = pipeline.HMGet(ctx, keys.meta(), append(slices.Clone(metaFields), "number", "chain", "issued", "watermark", "turn", "estimate")...)
 		offers = pipeline.ZRangeWithScores(ctx, keys.offers(), 0, -1)
 		sessions = pipeline.HGetAll(ctx, keys.sessions())
 		for page := range pages {
@@ -56,6 +56,9 @@ func (s *Store) snapshot(ctx context.Context, id queue.ID, pages uint64) (queue.
 	if chain := len(metaFields) + 1; values[chain] == nil {
 		values[chain] = "" // written by a program that had none
 	}
+	if last := len(values) - 1; values[last] == nil {
+		values[last] = ""
+	}
 	for i, value := range values {
 		if value == nil {
 			values[i] = "0"
@@ -70,6 +73,9 @@ func (s *Store) snapshot(ctx context.Context, id queue.ID, pages uint64) (queue.
 		ID: id, Incarnation: meta.Incarnation, Generations: meta.Generations,
 		CreatedAt: meta.CreatedAt, Settings: meta.Settings,
 		Version: meta.Version, Number: r.uint(), Chain: r.text(), Issued: r.uint(), Watermark: r.uint(), Turn: r.uint(),
+	}
+	if snapshot.Estimate, err = parseEstimate(r.text()); err != nil {
+		return queue.Snapshot{}, err
 	}
 	if r.err != nil {
 		return queue.Snapshot{}, r.err

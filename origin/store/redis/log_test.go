@@ -41,6 +41,7 @@ func TestDamagedEntries(t *testing.T) {
 		"bitmap from nowhere":    {values: []any{"k", "done", "t", "1", "b", "0:1:a", "f", "3"}},
 		"bitmaps out of order":   {values: []any{"k", "done", "t", "1", "b", "9:1:a1:1:a", "f", "3"}},
 		"settings are no JSON":   {values: []any{"k", "settings", "t", "1", "j", "{"}},
+		"estimate is no JSON":    {values: []any{"k", "estimate", "t", "1", "e", "{"}},
 		"two items of a number":  {values: fine, id: "2-1"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -152,6 +152,11 @@ func (s *Store) Commit(ctx context.Context, id queue.ID, owner string, ttl time.
 			}
 		}
 	}
+	estimate, err := marshalEstimate(tick.Estimate)
+	if err != nil {
+		return store.TickResult{}, fmt.Errorf("commit tick: %w", err)
+	}
+	texts = append(texts, estimate)
 	slices.Sort(pages)
 	pages = slices.Compact(pages)
 	r, err := s.run(ctx, commitScript, id, "", tick.Now, func(c *call) error {

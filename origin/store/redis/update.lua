@@ -17,7 +17,10 @@ end
 local wasHold, wasState, wasRules = m.hold, m.state, m.rules
 takeSettings()
 set('version', version + 1)
-if m.rules ~= wasRules then set('joinSlots', 0) end
+if m.rules ~= wasRules then
+  set('joinSlots', 0)
+  set('estimate', '') -- it was made for the settings before
+end
 if m.hold ~= wasHold or (wasState == 'scheduled' and m.state ~= 'scheduled') then
   set('fresh', m.turn)
 end

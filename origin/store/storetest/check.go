@@ -122,7 +122,7 @@ func (l *teller) tell(e queue.Entry) error {
 			return fmt.Errorf("has no settings")
 		}
 		return nil
-	case queue.EntryTurn, queue.EntryProlonged:
+	case queue.EntryTurn, queue.EntryProlonged, queue.EntryEstimate:
 		return nil
 	}
 	if len(e.Positions) == 0 {

@@ -22,6 +22,7 @@ var tickCases = []testCase{
 	{"smaller capacity", tickSmaller},
 	{"withdrawn offers", tickWithdrawn},
 	{"paused", tickPaused},
+	{"estimate", tickEstimate},
 	{"candidates", tickCandidates},
 	{"across pages", tickAcrossPages},
 }

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"reflect"
 	"testing"
 	"time"
 
@@ -78,6 +79,52 @@ func tickWithdrawn(t *testing.T, s store.Store) {
 			}
 		})
 	}
+}
+
+// tickEstimate: an estimate is logged last, and readers that come later have it too, until the
+// settings for which it was made change.
+func tickEstimate(t *testing.T, s store.Store) {
+	sc := newScene(t, s, nil)
+	sc.joinAnonymous(3)
+	sc.acquire()
+	if got := sc.snapshot().Estimate; got != nil {
+		t.Fatalf("estimate of a new queue is %+v, want none", got)
+	}
+	make := func(seconds int) *queue.Estimate {
+		return &queue.Estimate{
+			Curve:   queue.Curve{Ahead: []uint64{0, 1 << 53}, P50: []int{1, seconds}, P90: []int{2, 2 * seconds}},
+			Learned: queue.Learned{P50: []float64{-0.125, 0}, P90: []float64{1.25, 5}},
+		}
+	}
+	want := func(what string, want *queue.Estimate) {
+		t.Helper()
+		if got := sc.snapshot().Estimate; !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: the snapshot's estimate is %+v, want %+v", what, got, want)
+		}
+		if got := sc.view().Estimate; !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: the log's estimate is %+v, want %+v", what, got, want)
+		}
+	}
+	first, second := make(100), make(70)
+	sc.advance(250 * time.Millisecond)
+	tick := queue.Tick{Offer: queue.Positions{1}, Estimate: first}
+	sc.commit(tick)
+	if e := sc.lastEntry(); e.Kind != queue.EntryEstimate || !reflect.DeepEqual(e.Estimate, first) {
+		t.Errorf("last entry is %+v, want the estimate, after the offers", e)
+	}
+	want("made", first)
+	sc.unchanged("the same tick again", func() { sc.commit(tick) })
+	sc.advance(250 * time.Millisecond)
+	sc.unchanged("a tick without an estimate", func() { sc.commit(queue.Tick{}) })
+	want("a tick later", first)
+	sc.advance(250 * time.Millisecond)
+	sc.commit(queue.Tick{Estimate: second})
+	want("made anew", second)
+	sc.update(func(s *queue.Settings) { s.Capacity++ })
+	want("after a retune", nil)
+	sc.advance(250 * time.Millisecond)
+	sc.commit(queue.Tick{Estimate: first})
+	want("made for the new settings", first)
 }
 
 func tickPaused(t *testing.T, s store.Store) {
