@@ -21,8 +21,8 @@ type Stepper struct {
 	Queue    queue.ID
 	Owner    string // names the origin in leases
 	LeaseTTL time.Duration
-	// View is the queue as this origin last read its log; nil before it has. Estimates are made
-	// from it.
+	// View returns the queue as this origin last read its log, nil before it has. Waits are estimated
+	// from it; without it they are not.
 	View func() *queue.View
 
 	pacing
@@ -99,9 +99,7 @@ func (s *Stepper) Tick(ctx context.Context, now time.Time) (step Step, err error
 	taken := min(max(look.Admitted, s.admitted)-s.admitted, uint64(s.granted))
 	pace := s.pace.Spend(int(taken))
 	tick, pace := queue.Plan(look, pace, now)
-	if view := s.View(); view != nil && s.estimator.Due(view, now) {
-		tick.Estimate = s.estimator.Observe(view, look.Present, now)
-	}
+	tick.Estimate = s.estimate(look, now)
 	if err := s.remind(ctx, look, tick, now); err != nil {
 		return step, err
 	}
@@ -114,6 +112,18 @@ func (s *Stepper) Tick(ctx context.Context, now time.Time) (step Step, err error
 	s.admitted = look.Admitted + uint64(len(result.Offered))
 	step.TickResult = result
 	return step, nil
+}
+
+// estimate is what fans are told of their wait from now on, nil while nothing new can be said.
+func (s *Stepper) estimate(look queue.Look, now time.Time) *queue.Estimate {
+	if s.View == nil {
+		return nil
+	}
+	view := s.View()
+	if view == nil || !s.estimator.Due(view, now) {
+		return nil
+	}
+	return s.estimator.Observe(view, look.Present, now)
 }
 
 func (s *Stepper) look(ctx context.Context, now time.Time) (queue.Look, error) {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import * as line from './assets/line.mjs';
 
@@ -107,6 +108,31 @@ test('Retry-After is obeyed and jitter only lengthens it', () => {
   for (const [header, attempt, random, want] of cases) {
     assert.equal(line.retryDelay(header, attempt, now, random), want, `${header} ${attempt} ${random}`);
   }
+});
+
+// The same file tests the Go side, in origin/queue/vectors_test.go.
+const vectors = JSON.parse(readFileSync(new URL('../origin/queue/testdata/line.json', import.meta.url)));
+
+test('ahead by the public state is what the edge computes', () => {
+  let checked = 0;
+  for (const { name, state, positions } of vectors.ahead) {
+    for (const [position, want] of positions) {
+      assert.equal(line.aheadIn(state, position), want, `${name}: position ${position}`);
+      checked += 1;
+    }
+  }
+  assert.ok(checked > 500, `${checked} vectors`);
+});
+
+test('the wait by the public state is what the edge computes', () => {
+  let checked = 0;
+  for (const { name, curve, waits } of vectors.wait) {
+    for (const { ahead, owed, wait } of waits) {
+      assert.deepEqual(line.waitIn(curve, ahead, owed), wait, `${name}: ${ahead} ahead, owed ${owed}`);
+      checked += 1;
+    }
+  }
+  assert.ok(checked > 200, `${checked} vectors`);
 });
 
 test('the session is asked for when somebody looks or clicks, and it is the turn', () => {

@@ -109,9 +109,41 @@ test('sold out, withdrawn, reopened and probably sold out are told in time and o
 
 test('an estimate counts down between the answers of the server', () => {
   const memory = seen({ waitSeconds: { p50: 240, p90: 420 } });
-  assert.equal(view(memory, env(), texts).clock, 'About 4 to 7 min to go.');
-  assert.equal(view(memory, env({ now: now + 125_000 }), texts).clock, 'About 2 to 5 min to go.');
-  assert.equal(view(memory, env({ now: now + 3_600_000 }), texts).clock, 'About 1 min to go.');
+  assert.equal(view(memory, env(), texts).clock, 'About 4–7 minutes to go.');
+  assert.equal(view(memory, env({ now: now + 125_000 }), texts).clock, 'About 1–5 minutes to go.');
+  assert.equal(view(memory, env({ now: now + 3_600_000 }), texts).clock, 'About 1 minute to go.');
+});
+
+test('an estimate is told in words no finer than it is known', () => {
+  const cases = [
+    [1, 1, '1 minute'], [20, 59, '1 minute'], [60, 61, '1–2 minutes'], [119, 121, '1–3 minutes'],
+    [540, 600, '9–10 minutes'], [600, 601, '10–15 minutes'], [30, 900, '1–15 minutes'],
+    [1500, 1500, '25 minutes'], [5400, 7200, '90–120 minutes'], [7200, 7201, '2–2.5 hours'],
+    [7200, 10800, '2–3 hours'], [7300, 86_400, '2–24 hours'],
+  ];
+  for (const [p50, p90, want] of cases) {
+    assert.equal(view(seen({ waitSeconds: { p50, p90 } }), env(), texts).clock, `About ${want} to go.`);
+  }
+});
+
+test('nothing is said of the wait while there is no estimate', () => {
+  assert.equal(view(seen({ waitSeconds: null }), env(), texts).clock, 'You have been waiting for 0:00.');
+  const memory = receive(seen({ waitSeconds: { p50: 240, p90: 420 } }), { ...seen({}).status, queueState: 'paused', waitSeconds: null });
+  assert.equal(view(memory, env(), texts).clock, 'You have been waiting for 0:00.');
+});
+
+test('an estimate is changed when it matters', () => {
+  let memory = seen({ waitSeconds: { p50: 1200, p90: 1500 } });
+  const hear = (seconds, p50, p90) => {
+    memory = receive(memory, { ...memory.status, now: at(seconds), waitSeconds: { p50, p90 } });
+    return view(memory, env({ now: now + seconds * 1000 }), texts).clock;
+  };
+  assert.equal(hear(0, 1200, 1500), 'About 20–25 minutes to go.');
+  assert.equal(hear(60, 1290, 1590), 'About 15–25 minutes to go.', 'it wavers');
+  assert.equal(hear(120, 1000, 1290), 'About 15–25 minutes to go.');
+  assert.equal(hear(180, 2000, 2500), 'About 30–45 minutes to go.', 'something happened');
+  assert.equal(hear(240, 90, 110), 'About 1–2 minutes to go.');
+  assert.equal(hear(250, 30, 50), 'About 1 minute to go.', 'the last minutes count');
 });
 
 test('a hidden tab tells in its title that it is the turn, with the time left', () => {

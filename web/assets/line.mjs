@@ -30,6 +30,51 @@ export function isOlder(seq, than) {
   return Boolean(a && b) && a.generation === b.generation && a.entry < b.entry;
 }
 
+// The number of positions that the public state counts together.
+const BLOCK = 1024;
+
+/**
+ * How many are ahead of a position, by the public state: exact in the block of the watermark,
+ * elsewhere an upper bound, as queue.View.Ahead computes it. Both are tested by the same vectors.
+ */
+export function aheadIn(state, position) {
+  if (position <= state.watermark + 1) return 0;
+  const index = Math.floor((position - state.firstBlock) / BLOCK);
+  const offset = (position - state.firstBlock) % BLOCK;
+  if (index === 0) {
+    const bits = atob(state.bits);
+    let ahead = 0;
+    for (let n = 0; n < offset; n++) ahead += (bits.charCodeAt(n >> 3) >> (n & 7)) & 1;
+    return ahead;
+  }
+  const count = (i) => {
+    if (i < state.blocks.length) return state.blocks[i];
+    return i === 0 ? BLOCK - (state.watermark % BLOCK) : BLOCK;
+  };
+  let ahead = 0;
+  for (let i = 0; i < index; i++) ahead += count(i);
+  return ahead + Math.min(offset, Math.max(count(index), 1) - 1);
+}
+
+/**
+ * The estimated wait of a fan, by the curve of the public state, as queue.Curve.Wait computes it;
+ * null when there is none. The owed are those whose position the watermark has passed.
+ */
+export function waitIn(curve, ahead, owed) {
+  if (!curve) return null;
+  const i = curve.ahead.findIndex((point) => point >= ahead);
+  if (i < 0) return null;
+  let p50 = curve.p50[i];
+  let p90 = curve.p90[i];
+  if (i > 0 && ahead < curve.ahead[i]) {
+    const part = (ahead - curve.ahead[i - 1]) / (curve.ahead[i] - curve.ahead[i - 1]);
+    const between = (from, to) => from + Math.floor((to - from) * part + 0.5);
+    p50 = between(curve.p50[i - 1], p50);
+    p90 = between(curve.p90[i - 1], p90);
+  }
+  return { p50: owed ? Math.floor((p50 + 1) / 2) : p50, p90 };
+}
+
 /**
  * What a page remembers of a ticket; `since` is when it first saw it, `reopenedAt` when it saw the
  * queue open again, both by the server's clock; `withdrawn` says that the fan's turn had come when
@@ -39,7 +84,7 @@ export function isOlder(seq, than) {
 export function newMemory() {
   return {
     ticketId: null, status: null, firstAhead: null, fraction: 0, since: null, left: false,
-    withdrawn: false, reopenedAt: null, user: null,
+    withdrawn: false, reopenedAt: null, user: null, wait: null,
   };
 }
 
@@ -56,6 +101,7 @@ export function receive(memory, status) {
   const before = memory.status || {};
   next.withdrawn = soldOut && (memory.withdrawn || before.state === 'admitted');
   if (before.queueState === 'sold_out' && status.queueState === 'open') next.reopenedAt = Date.parse(status.now);
+  next.wait = settleWait(memory.wait, status);
   if (Number.isInteger(status.ahead)) {
     if (next.firstAhead === null) next.firstAhead = status.ahead;
     // The fan's own turn is the last step, so a place with nobody ahead is not yet the end.
@@ -65,6 +111,20 @@ export function receive(memory, status) {
     next.fraction = 1;
   }
   return next;
+}
+
+/**
+ * The estimate that the page goes by: a new one replaces the one that has been counting down only
+ * when it differs by more than a minute and a seventh, lest the page contradicts itself all the time.
+ */
+function settleWait(shown, { waitSeconds, now }) {
+  if (!waitSeconds) return null;
+  const next = { p50: waitSeconds.p50, p90: waitSeconds.p90, at: Date.parse(now) };
+  if (!shown) return next;
+  const passed = (next.at - shown.at) / SECOND;
+  const near = (is, was) => Math.abs(is - (was - passed)) <= Math.max(60, is / 7);
+  // The last minutes are told as they come.
+  return next.p90 > 120 && near(next.p50, shown.p50) && near(next.p90, shown.p90) ? shown : next;
 }
 
 /** The memory after the fan has left the line; the cookie is gone, so nobody can be asked. */

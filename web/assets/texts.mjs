@@ -32,7 +32,9 @@ const en = {
   position: 'Your number',
   progress: 'How far the line has moved for you',
   waitedFor: (time) => `You have been waiting for ${time}.`,
-  wait: (from, to) => (from === to ? `About ${from} min to go.` : `About ${from} to ${to} min to go.`),
+  wait: (range, unit) => `About ${range} ${unit} to go.`,
+  // By the plural forms of the language (CLDR), which go by the last number of a range.
+  units: { minute: { one: 'minute', other: 'minutes' }, hour: { one: 'hour', other: 'hours' } },
   opensIn: (left, time) => `The sale opens in ${left}, at ${time}.`,
   opensOn: (time) => `The sale opens on ${time}.`,
   claimWithin: (time) => `It is kept for another ${time}.`,

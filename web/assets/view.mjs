@@ -24,6 +24,24 @@ export function formatClock(ms, language, now = ms) {
 }
 
 /**
+ * An estimated wait in words, counted down since it was told: whole minutes up to ten, then steps of
+ * five, then half hours, as nobody knows it better; it begins low and ends high.
+ */
+export function formatWait(wait, env, texts) {
+  const passed = (env.now - wait.at) / 1000;
+  const [from, to] = [wait.p50, wait.p90].map((seconds) => Math.max((seconds - passed) / 60, 0));
+  const step = to <= 10 ? 1 : to <= 120 ? 5 : 30;
+  const low = Math.max(Math.floor(from / step) * step, 1);
+  const high = Math.max(Math.ceil(to / step) * step, 1);
+  const unit = step === 30 ? 'hour' : 'minute';
+  const value = (minutes) => (step === 30 ? minutes / 60 : minutes);
+  const number = (n) => new Intl.NumberFormat(env.language).format(value(n));
+  const range = low === high ? number(low) : `${number(low)}–${number(high)}`;
+  const form = new Intl.PluralRules(env.language).select(value(high));
+  return texts.wait(range, texts.units[unit][form] || texts.units[unit].other);
+}
+
+/**
  * @param memory what line.mjs remembers of the ticket
  * @param env    now: the server's time in ms; visible; clickOnly; handing: on the way to the shop;
  *               trouble: null, 'offline' or 'crowded'; problem: null or the name of a text that
@@ -115,11 +133,7 @@ function clockInLine(memory, env, texts) {
     if (!(opens > env.now)) return '';
     return opens - env.now < DAY ? texts.opensIn(formatDuration(opens - env.now), time) : texts.opensOn(time);
   }
-  if (status.waitSeconds) {
-    const passed = (env.now - Date.parse(status.now)) / 1000;
-    const minutes = (seconds) => Math.max(Math.ceil((seconds - passed) / 60), 1);
-    return texts.wait(minutes(status.waitSeconds.p50), minutes(status.waitSeconds.p90));
-  }
+  if (memory.wait) return formatWait(memory.wait, env, texts);
   return memory.since === null ? '' : texts.waitedFor(formatDuration(env.now - memory.since));
 }
 
