@@ -38,7 +38,7 @@ func TestEstimateQuality(t *testing.T) {
 	var early, had, some, held50, held90 int
 	var spread []float64
 	for seed, goes := range []float64{0, 0.004, 0.0085} {
-		s := newSale(uint64(seed), 8000)
+		s := newSale(uint64(seed), 5000)
 		s.goes, s.sleeps = goes, goes/2
 		for _, said := range s.run() {
 			if said.at >= soon && said.at < soon+time.Minute {
