@@ -54,7 +54,8 @@ type books struct {
 	referee
 	now      int32
 	settings queue.Settings
-	places   []place // by position; the first is nobody's
+	states   []queue.State // the queue was in, in order
+	places   []place       // by position; the first is nobody's
 	tally    [standings]int
 	turn     uint32
 	// afresh is the turn in which everybody counted as seen, afreshAt when that was.
@@ -88,7 +89,7 @@ type books struct {
 
 func newBooks(settings queue.Settings) *books {
 	return &books{
-		settings: settings, places: make([]place, 1), turn: 1, entry: 1,
+		settings: settings, states: []queue.State{settings.State}, places: make([]place, 1), turn: 1, entry: 1,
 		ends: make(map[int32]queue.Positions), onOffer: func(uint64) {},
 	}
 }

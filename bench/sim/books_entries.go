@@ -197,6 +197,9 @@ func (b *books) readSettings(s queue.Settings) {
 	was := b.settings
 	b.settings = s
 	b.retunes++
+	if s.State != was.State {
+		b.states = append(b.states, s.State)
+	}
 	if s.HoldSeconds != was.HoldSeconds || was.State == queue.Scheduled && s.State != queue.Scheduled {
 		b.afresh, b.afreshAt = b.turn, b.now
 	}

@@ -340,6 +340,9 @@ func (w *world) release(n uint32) {
 	o.acted(ack)
 	o.kick()
 	t.doing = gone
+	if t.ending == bought && w.has(soldout) {
+		w.sell()
+	}
 }
 
 // Chances and durations, all of them from the seed.

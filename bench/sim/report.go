@@ -7,6 +7,8 @@ import (
 	"io"
 	"strings"
 	"time"
+
+	"waitingroom/origin/queue"
 )
 
 // The budget of the estimate's quality.
@@ -35,6 +37,7 @@ type report struct {
 	VirtualSeconds float64 `json:"virtualSeconds"`
 	RealSeconds    float64 `json:"realSeconds"`
 
+	States      []queue.State  `json:"states"` // that the queue was in, in order
 	Fates       map[string]int `json:"fates"`
 	WaitSeconds map[string]int `json:"waitSeconds"`
 	Invariants  []checked      `json:"invariants"`
@@ -99,7 +102,7 @@ func (w *world) report(took time.Duration, err error) report {
 	r := report{
 		Fans: w.about.fans, Slots: w.about.slots, Seed: w.about.seed, Calm: w.about.calm(), Elements: []element{},
 		Events: w.events, Polls: w.polls, Joins: w.joins, Positions: w.books.issued(), Ticks: w.ticks,
-		Turns: w.books.turn, Entries: w.books.entry,
+		Turns: w.books.turn, States: w.books.states, Entries: w.books.entry,
 		VirtualSeconds: float64(w.now) / second, RealSeconds: took.Seconds(),
 		Fates: make(map[string]int), WaitSeconds: make(map[string]int),
 		estimates: w.quality.result, Estimate: w.quality.result.report(), Met: err == nil,
@@ -140,7 +143,7 @@ func (r *report) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "seed %d: %d fans, %d slots, %d positions; %d events (%d polls, %d ticks, %d turns) in %.0f virtual minutes, %.1f s\n",
 		r.Seed, r.Fans, r.Slots, r.Positions, r.Events, r.Polls, r.Ticks, r.Turns, r.VirtualSeconds/60, r.RealSeconds)
-	fmt.Fprintf(&b, "fates:")
+	fmt.Fprintf(&b, "the queue was %v\nfates:", r.States)
 	for _, name := range standingNames {
 		fmt.Fprintf(&b, " %s %d", name, r.Fates[name])
 	}

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"waitingroom/origin/queue"
 )
 
 // element is a part of what happens, which -without leaves out.
@@ -16,7 +14,7 @@ type element string
 // The elements of the scenario. Those of the first group are the fans', those of the second the
 // network's and the origins', those of the third the operator's: no estimate can foresee them.
 const (
-	early     element = "early"     // fans join before the opening
+	early     element = "early"     // fans join before the opening, which is put off once
 	news      element = "news"      // waves of fans
 	abandon   element = "abandon"   // up to 40 % lose patience
 	multijoin element = "multijoin" // some join several times
@@ -29,7 +27,7 @@ const (
 
 	pause   element = "pause"   // the queue is paused and resumed
 	retunes element = "retunes" // capacity, maxPerMinute, window, hold, claim time
-	soldout element = "soldout" // the queue is sold out, and reopens
+	soldout element = "soldout" // the shop sells out, and reopens
 )
 
 var elements = []element{early, news, abandon, multijoin, phones, lost, cutoff, takeover, outage, pause, retunes, soldout}
@@ -73,20 +71,16 @@ func (p plan) calm() bool {
 	return !slices.ContainsFunc(unforeseen, p.has)
 }
 
-// settings of the queue at the beginning.
-func (p plan) settings() queue.Settings {
-	s := queue.DefaultSettings()
-	s.Capacity = p.slots
-	if p.has(early) {
-		s.State = queue.Scheduled
-	}
-	return s
+// mishap is something that breaks, or is mended, at a time.
+type mishap struct {
+	at int32
+	do func(w *world)
 }
 
-// planned is something that is done at a time: to the world, or to the settings by the operator.
-type planned[T any] struct {
-	at int32
-	do func(T)
+// change is a merge patch by the operator.
+type change struct {
+	at    int32
+	patch string
 }
 
 // arrivals draws when the fans come: a spike at the opening that decays, some before it, waves
@@ -119,33 +113,33 @@ func (w *world) script() {
 	at := func(m float64) int32 {
 		return opening + int32(m*minute) - minute + w.upTo(2*minute)
 	}
-	do := func(at int32, do func(*world)) { w.mishaps = append(w.mishaps, planned[*world]{at, do}) }
-	patch := func(at int32, do func(*queue.Settings)) {
-		w.patches = append(w.patches, planned[*queue.Settings]{at, do})
+	do := func(at int32, do func(*world)) { w.mishaps = append(w.mishaps, mishap{at, do}) }
+	patch := func(at int32, body string, args ...any) {
+		w.patches = append(w.patches, change{at, fmt.Sprintf(body, args...)})
 	}
 	slots := w.about.slots
 	perMinute := int(float64(slots) / w.purchase.Minutes())
 
 	if w.has(early) {
-		patch(opening, func(s *queue.Settings) { s.State = queue.Open })
+		patch(opening-2*minute, `{"opensAt": %q}`, timeAt(opening).Format(time.RFC3339))
 	}
 	if w.has(retunes) {
-		patch(at(6), func(s *queue.Settings) { s.Capacity = slots * 8 / 10 })
-		patch(at(14), func(s *queue.Settings) { s.Capacity = slots * 11 / 10 })
-		patch(at(20), func(s *queue.Settings) { s.MaxPerMinute = perMinute * (40 + int(w.upTo(40))) / 100 })
-		patch(at(28), func(s *queue.Settings) { s.MaxPerMinute, s.Capacity = 0, slots })
-		patch(at(31), func(s *queue.Settings) { s.PurchaseWindowSeconds, s.ClaimSeconds = 15*60, 3*60 })
-		patch(at(33), func(s *queue.Settings) { s.HoldSeconds = 20 * 60 })
-		patch(at(43), func(s *queue.Settings) { s.HoldSeconds = 30 * 60 })
-		patch(at(45), func(s *queue.Settings) { s.PurchaseWindowSeconds, s.ClaimSeconds = 20*60, 5*60 })
+		patch(at(6), `{"capacity": %d}`, slots*8/10)
+		patch(at(14), `{"capacity": %d}`, slots*11/10)
+		patch(at(20), `{"maxPerMinute": %d}`, perMinute*(40+int(w.upTo(40)))/100)
+		patch(at(28), `{"maxPerMinute": null, "capacity": %d}`, slots)
+		patch(at(31), `{"purchaseWindowSeconds": 900, "claimSeconds": 180}`)
+		patch(at(33), `{"holdSeconds": 1200}`)
+		patch(at(43), `{"holdSeconds": null}`)
+		patch(at(45), `{"purchaseWindowSeconds": null, "claimSeconds": null}`)
 	}
 	if w.has(takeover) {
 		do(at(10), func(w *world) { w.stalls = true })
 	}
 	if w.has(pause) {
 		from := at(17)
-		patch(from, func(s *queue.Settings) { s.State = queue.Paused })
-		patch(from+minute+w.upTo(minute), func(s *queue.Settings) { s.State = queue.Open })
+		patch(from, `{"state": "paused"}`)
+		patch(from+minute+w.upTo(minute), `{"state": "open"}`)
 	}
 	if w.has(outage) {
 		from := at(23.5)
@@ -157,13 +151,8 @@ func (w *world) script() {
 		do(from, func(w *world) { w.edges[1].cut = true })
 		do(from+3*minute+w.upTo(3*minute), func(w *world) { w.edges[1].reconnect() })
 	}
-	if w.has(soldout) {
-		from := at(50)
-		patch(from, func(s *queue.Settings) { s.State = queue.SoldOut })
-		patch(from+4*minute+w.upTo(4*minute), func(s *queue.Settings) { s.State = queue.Open })
-	}
-	slices.SortStableFunc(w.mishaps, func(a, b planned[*world]) int { return cmp.Compare(a.at, b.at) })
-	slices.SortStableFunc(w.patches, func(a, b planned[*queue.Settings]) int { return cmp.Compare(a.at, b.at) })
+	slices.SortStableFunc(w.mishaps, func(a, b mishap) int { return cmp.Compare(a.at, b.at) })
+	slices.SortStableFunc(w.patches, func(a, b change) int { return cmp.Compare(a.at, b.at) })
 }
 
 const (

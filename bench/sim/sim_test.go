@@ -7,8 +7,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
+
+	"waitingroom/origin/queue"
 )
 
 func quiet(string) {}
@@ -48,6 +51,10 @@ func TestSale(t *testing.T) {
 		if r.Fates[standingNames[fate]] == 0 {
 			t.Errorf("nobody is %s: %v", standingNames[fate], r.Fates)
 		}
+	}
+	want := []queue.State{queue.Scheduled, queue.Open, queue.Paused, queue.Open, queue.SoldOut, queue.Open, queue.Closed}
+	if !slices.Equal(r.States, want) {
+		t.Errorf("the queue was %v, want %v", r.States, want)
 	}
 	for _, i := range r.Invariants {
 		if i.Checks == 0 || !i.Held {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,11 +39,11 @@ type world struct {
 	coming   []int32 // when fans arrive, in order
 	arrived  uint32
 	tickets  []ticket
-	holder   []uint32                   // the ticket of a position
-	notedAt  []int32                    // when the sighting of a position that is forwarded next was made
-	mishaps  []planned[*world]          // in order of time
-	patches  []planned[*queue.Settings] // what the operator does, likewise
-	version  uint64
+	holder   []uint32 // the ticket of a position
+	notedAt  []int32  // when the sighting of a position that is forwarded next was made
+	mishaps  []mishap // in order of time
+	patches  []change // what the operator does, likewise: merge patches
+	shop     shop
 	away     bool // the store cannot be reached
 	stalls   bool // the next commit comes too late
 	flushed  bool // what happens in this frame has happened
@@ -56,15 +57,19 @@ type world struct {
 }
 
 func newWorld(ctx context.Context, p plan) (*world, error) {
-	settings := p.settings()
 	w := &world{
 		Rand: rand.New(rand.NewPCG(p.seed, 0x51)), ctx: ctx, about: p,
 		abandoning: losePatience, purchase: purchases,
 		queue: "demo.final", incarnation: "simulated", memory: &memory.Store{LogEntries: 10_000},
-		books: newBooks(settings), version: 1, quality: newQuality(p),
-		time: began, progress: func(*world) {},
+		quality: newQuality(p),
+		time:    began, progress: func(*world) {},
 		tickets: make([]ticket, 0, p.fans+p.fans/8),
 	}
+	settings, err := w.settings()
+	if err != nil {
+		return nil, fmt.Errorf("make settings: %w", err)
+	}
+	w.books = newBooks(settings)
 	w.store = w.memory
 	w.memory.Clock = func() time.Time { return w.time }
 	if _, _, err := w.memory.Create(ctx, w.queue, w.incarnation, "g1", settings, began); err != nil {
@@ -155,6 +160,9 @@ func (w *world) step() {
 	if w.now%readLogEvery == 0 {
 		w.show()
 	}
+	if w.has(soldout) && w.now%second == 0 {
+		w.reportRemaining()
+	}
 	if w.now%sweepEvery == 0 {
 		for _, o := range w.origins {
 			if !o.busy {
@@ -185,16 +193,6 @@ func (w *world) flush() {
 	w.retune(patience)
 }
 
-// patience is how long the operator waits for the worst moment.
-const patience = second
-
-// retune takes the operator's next step if that has been due for a time.
-func (w *world) retune(since int32) {
-	for len(w.patches) > 0 && w.patches[0].at+since <= w.now && w.patch(w.patches[0].do) {
-		w.patches = w.patches[1:]
-	}
-}
-
 // meanwhile is what happens between a tick's look and its commit. The operator likes to retune
 // when the tick is about to make offers.
 func (w *world) meanwhile(offers int) {
@@ -211,23 +209,6 @@ func (w *world) meanwhile(offers int) {
 	}
 }
 
-// patch changes the settings as the operator's API does; it reports whether the store took it.
-func (w *world) patch(change func(*queue.Settings)) bool {
-	settings := w.books.settings
-	change(&settings)
-	o := w.origins[0]
-	meta, ack, err := o.link.Update(w.ctx, w.queue, w.version, settings, timeAt(w.now))
-	if err != nil {
-		return false
-	}
-	w.version = meta.Version
-	o.acted(ack)
-	for _, o := range w.origins {
-		o.kick()
-	}
-	return true
-}
-
 // show has the edges read the log.
 func (w *world) show() {
 	if err := w.readLog(); err != nil {
@@ -242,8 +223,8 @@ func (w *world) show() {
 
 // end closes the queue and judges it for the last time.
 func (w *world) end() error {
-	if !w.patch(func(s *queue.Settings) { s.State = queue.Closed }) {
-		return errors.New("the queue cannot be closed")
+	if !w.patch(`{"state": "closed"}`) {
+		return fmt.Errorf("close queue: %w", cmp.Or(w.failed, errAway))
 	}
 	w.show()
 	w.audit()
