@@ -3,7 +3,7 @@
 GO ?= go
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint fmt bench microbench fire soak siege fuzz chaos sim needs
+.PHONY: help run build web test lint fmt bench microbench fire soak siege fuzz chaos sim needs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ chaos: needs ## forty faults of a Redis Cluster at random under a crowd. SEED=n 
 
 fuzz: ## fuzz all parsers for ten million executions; what they find interesting is kept in testdata/fuzz
 	@GO="$(GO)" .ci/fuzz
+
+web: ## bundle the page's scripts and style from web/src into web/assets, which is embedded
+	$(GO) generate ./web
 
 needs: ## install what the tests need besides Go, or say what is missing
 	@.ci/needs

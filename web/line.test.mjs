@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import * as line from './assets/line.mjs';
+import * as line from './src/line.mjs';
 
 const status = (more) => ({
   state: 'waiting', queueState: 'open', position: 9, ahead: 4, seq: 'g1.10', pollAfterSeconds: 5,

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { newMemory, receive } from './assets/line.mjs';
-import { languages } from './assets/texts.mjs';
-import { announce, formatClock, formatDuration, silence, view } from './assets/view.mjs';
+import { newMemory, receive } from './src/line.mjs';
+import { languages } from './src/texts.mjs';
+import { announce, formatClock, formatDuration, silence, view } from './src/view.mjs';
 
 const texts = languages.en;
 const now = Date.parse('2026-03-01T10:00:00Z');

@@ -1,7 +1,12 @@
 // Package web holds the waiting page and its assets, embedded. The page is the same for every
 // queue and every fan; its script finds the queue in the address and asks the edge for the rest.
 // Nothing is loaded from another host.
+//
+// src holds what people read and change; `make web` bundles it into assets with esbuild, which is
+// pinned in go.mod, and a test fails while the two differ.
 package web
+
+//go:generate go tool esbuild src/wait.mjs src/wait.css --bundle --minify --format=esm --target=es2020 --charset=utf8 --out-extension:.js=.mjs --outdir=assets --log-level=warning
 
 import (
 	"embed"

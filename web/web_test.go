@@ -3,6 +3,7 @@ package web
 import (
 	"bytes"
 	"compress/gzip"
+	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
@@ -24,6 +25,36 @@ func TestScriptsUnderNode(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), node, append([]string{"--test"}, tests...)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("node --test: %v\n%s", err, out)
+	}
+}
+
+// What is embedded is what was built from the sources.
+func TestAssetsAreBuiltFromTheirSources(t *testing.T) {
+	source, err := os.ReadFile("web.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := regexp.MustCompile(`(?m)^//go:generate go (tool esbuild .*) --outdir=assets(.*)$`).FindSubmatch(source)
+	if command == nil {
+		t.Fatal("web.go does not say how the assets are built")
+	}
+	dir := t.TempDir()
+	args := append(strings.Fields(string(command[1])), strings.Fields(string(command[2]))...)
+	if out, err := exec.CommandContext(t.Context(), "go", append(args, "--outdir="+dir)...).CombinedOutput(); err != nil {
+		t.Fatalf("go tool esbuild: %v\n%s", err, out)
+	}
+	built, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(built) == 0 {
+		t.Fatalf("got %d built files, error %v; want some", len(built), err)
+	}
+	for _, name := range built {
+		want, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, _, _ := Asset(filepath.Base(name)); !bytes.Equal(got, want) {
+			t.Errorf("%s is older than its sources; run make web", filepath.Base(name))
+		}
 	}
 }
 
