@@ -71,7 +71,7 @@ const (
 	TicketClosed    TicketState = "closed"
 )
 
-// Reasons of an expired ticket, and of an ended session in the log.
+// Reasons of an expired ticket, and in the log of what freed a slot.
 const (
 	ReasonAbsent   = "absent"        // silent for longer than the hold
 	ReasonMissed   = "missed_offers" // did not claim maxMissedOffers offers
@@ -79,4 +79,5 @@ const (
 	ReasonReleased = "released"      // the shop ended the session
 	ReasonRevoked  = "revoked"       // the operator ended the session
 	ReasonLeft     = "left"          // the fan left while the session ran
+	ReasonDeclined = "declined"      // the fan left while an offer ran
 )

@@ -189,7 +189,8 @@ type Line interface {
 	// ErrNotOffered, ErrTaken, ErrOut. A session that another call finds expired counts as ended.
 	Claim(ctx context.Context, claim Claim) (queue.Session, Ack, error)
 	// Leave takes a waiting or offered position out of the line. Nothing changes when it is done
-	// already. ErrRunning while its session runs, ErrNotIssued. Its entry has no reason.
+	// already. ErrRunning while its session runs, ErrNotIssued. The reason in its entry is
+	// queue.ReasonDeclined where an offer ran, so that the log tells of every slot, and else empty.
 	Leave(ctx context.Context, id queue.ID, incarnation string, position uint64, now time.Time) (Ack, error)
 	// Session finds a running session by its id. ErrNoSession when none runs under that id.
 	Session(ctx context.Context, id queue.ID, session string) (queue.Session, error)

@@ -285,8 +285,12 @@ func (s *Store) Leave(ctx context.Context, id queue.ID, incarnation string, posi
 		case q.fate(position).Done():
 			return nil
 		}
+		reason := ""
+		if _, offered := q.offers[position]; offered {
+			reason = queue.ReasonDeclined
+		}
 		q.finish(position, queue.Left)
-		q.append(queue.Entry{Kind: queue.EntryDone, Positions: queue.Positions{position}, Fate: queue.Left})
+		q.append(queue.Entry{Kind: queue.EntryDone, Positions: queue.Positions{position}, Fate: queue.Left, Reason: reason})
 		return nil
 	})
 }

@@ -9,7 +9,8 @@ if fateOf(fates, offset) ~= FATE_WAITING then
   if running(sessions, position) then return {'RUNNING'} end
   return done()
 end
-if redis.call('ZREM', OFFERS, position) == 0 then
+local declined = redis.call('ZREM', OFFERS, position) == 1
+if not declined then
   redis.call('SETBIT', waiting, offset, 0)
   if redis.call('EXISTS', lapsed) == 1 then redis.call('SETBIT', lapsed, offset, 0) end
   add('waiting', -1)
@@ -17,5 +18,9 @@ end
 redis.call('HDEL', missed, position)
 setFates(fates, {offset}, FATE_LEFT)
 add('left', 1)
-append('done', 'p', position, 'f', FATE_LEFT)
+if declined then
+  append('done', 'p', position, 'f', FATE_LEFT, 'r', REASON_DECLINED)
+else
+  append('done', 'p', position, 'f', FATE_LEFT)
+end
 return done()

@@ -132,8 +132,8 @@ func constants() string {
 	number("FATE_EXPIRED", int64(queue.Expired))
 	number("FATE_MISSED", int64(queue.Missed))
 	number("FATE_LEFT", int64(queue.Left))
-	fmt.Fprintf(&b, "local REASON_WINDOW, REASON_MISSED, REASON_ABSENT = %q, %q, %q\n",
-		queue.ReasonWindow, queue.ReasonMissed, queue.ReasonAbsent)
+	fmt.Fprintf(&b, "local REASON_WINDOW, REASON_MISSED, REASON_ABSENT, REASON_DECLINED = %q, %q, %q, %q\n",
+		queue.ReasonWindow, queue.ReasonMissed, queue.ReasonAbsent, queue.ReasonDeclined)
 	fmt.Fprintf(&b, "local HINTS = %q\n", hintChannel)
 	return b.String()
 }

@@ -174,6 +174,9 @@ func (l *teller) tellOf(position uint64, e queue.Entry) error {
 		l.used[e.Session] = true
 		l.totals.Claimed++
 	case queue.EntryDone:
+		if declined := e.Fate == queue.Left && l.offered[position]; declined != (e.Reason == queue.ReasonDeclined) {
+			return fmt.Errorf("is %v for the reason %q, with an offer: %v", e.Fate, e.Reason, l.offered[position])
+		}
 		return l.tellDone(position, active, e.Fate)
 	default:
 		return fmt.Errorf("unknown kind")

@@ -186,6 +186,9 @@ func leave(t *testing.T, s store.Store) {
 	sc.tick()
 	session := sc.claim(1)
 	sc.leave(2) // has an offer
+	if e := sc.lastEntry(); e.Reason != queue.ReasonDeclined {
+		t.Errorf("a fan with an offer left with the reason %q, want %q", e.Reason, queue.ReasonDeclined)
+	}
 	sc.leave(3) // waits
 	for position := range uint64(2) {
 		sc.wantFate(position+2, queue.Left)
