@@ -59,6 +59,7 @@ type Store interface {
 	Line
 	Coordination
 	Log
+	Journal
 	Revocations
 	Schedule
 	Close() error
@@ -354,6 +355,29 @@ type Log interface {
 
 // Listening is the hint that says that hints come from now on.
 const Listening queue.ID = ""
+
+// Journal keeps what the log has told, for as long as the queue exists: the log itself is trimmed. It
+// never waits for replicas, since whatever a failover loses of it can be read from the log again.
+type Journal interface {
+	// ReadJournal reads how far the journal of a queue has come, and at most so many of its last
+	// minutes, oldest first, both as of one moment. The journal of which nothing was written is the
+	// zero value.
+	ReadJournal(ctx context.Context, id queue.ID, incarnation string, minutes int) (queue.Journal, []queue.Minute, error)
+	// ReadMoves reads at most limit moves after a number, oldest first; none is no error. They
+	// begin later where the next ones are no longer kept.
+	ReadMoves(ctx context.Context, id queue.ID, incarnation string, after uint64, limit int) ([]queue.Move, error)
+	// WriteJournal appends a page that was computed from the journal as of a cursor. When the journal
+	// stands elsewhere nothing changes, so that of several that write at once none counts anything
+	// again: that is ErrConflict, unless it stands where the page ends, which makes this a
+	// repetition. At least the last MinutesKept minutes and MovesKept moves are kept.
+	WriteJournal(ctx context.Context, id queue.ID, incarnation string, from queue.Cursor, page queue.Page) error
+}
+
+// What is kept of a journal, at least.
+const (
+	MinutesKept = 7 * 24 * 60 // minutes in which nothing happened take no place
+	MovesKept   = 100_000
+)
 
 // RevocationHint is the hint that a tenant's revocations have changed.
 func RevocationHint(tenant string) queue.ID { return queue.ID(tenant) }

@@ -13,15 +13,15 @@ import (
 	"waitingroom/origin/store"
 )
 
-// journal holds the last entries of a queue's log.
-type journal struct {
+// tail holds the last entries of a queue's log.
+type tail struct {
 	keep    int
 	last    uint64
 	chain   string        // of the entry last: random, because this log is never rewritten
 	entries []queue.Entry // the last of them has the number last
 }
 
-func (j *journal) append(e queue.Entry) {
+func (j *tail) append(e queue.Entry) {
 	j.last++
 	e.Number = j.last
 	j.chain = strconv.FormatUint(rand.Uint64(), 36)
@@ -34,7 +34,7 @@ func (j *journal) append(e queue.Entry) {
 }
 
 // lost reports whether the log does not have an entry any more that somebody has read.
-func (j *journal) lost(number uint64, chain string) bool {
+func (j *tail) lost(number uint64, chain string) bool {
 	if number > j.last {
 		return true
 	}
@@ -43,11 +43,11 @@ func (j *journal) lost(number uint64, chain string) bool {
 }
 
 // begin forgets all entries, and goes on above a number and their own.
-func (j *journal) begin(above uint64) {
+func (j *tail) begin(above uint64) {
 	j.entries, j.last = nil, max(j.last, above)
 }
 
-func (j *journal) after(number uint64, chain string, limit int) ([]queue.Entry, error) {
+func (j *tail) after(number uint64, chain string, limit int) ([]queue.Entry, error) {
 	switch {
 	case chain != "" && (number > j.last || number == j.last && chain != j.chain):
 		return nil, store.ErrRewritten

@@ -17,8 +17,9 @@ type state struct {
 	deleted bool
 	meta    store.Meta
 	now     time.Time // the latest time that was seen
-	log     journal
+	log     tail
 	totals  store.Counts // the totals and Present; the rest is counted when asked for
+	journal journal
 
 	issued, watermark uint64
 	fates             [][]byte          // 4 bits a position, in pages like those of bitset
@@ -65,7 +66,7 @@ type session struct {
 
 func newState(meta store.Meta, keep int) *state {
 	q := &state{
-		meta: meta, now: meta.CreatedAt, log: journal{keep: keep},
+		meta: meta, now: meta.CreatedAt, log: tail{keep: keep},
 		offers: make(map[uint64]time.Time), misses: make(map[uint64]int), lapses: make(map[uint64]uint64),
 		sessions: make(map[uint64]*session), sessionIDs: make(map[string]uint64),
 		users: make(map[store.Key]uint64), batches: make(map[string]*batches),

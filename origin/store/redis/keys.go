@@ -28,6 +28,9 @@ import (
 //	lapsed:P        bitmap: whose offer lapsed after the last sighting; absent while nobody's did
 //	missed:P        hash: position -> missed offers
 //	seen:T:P        bitmap: who was seen in turn T
+//	journal         hash: how far the operator's journal has come, and what it goes on from
+//	minutes         stream: the journal's minute m since 1970 has the id m-0
+//	moves           stream: the journal's move n has the id n-0
 //	scratch:1, 2    exist only while a script runs
 //
 // P counts pages of positions. waiting, lapsed, missed and seen exist for live pages only: those
@@ -97,6 +100,9 @@ func (k queueKeys) sessions() string   { return string(k) + "sessions" }
 func (k queueKeys) sessionIDs() string { return string(k) + "sessionids" }
 func (k queueKeys) edges() string      { return string(k) + "edges" }
 func (k queueKeys) joiners() string    { return string(k) + "joiners" }
+func (k queueKeys) journal() string    { return string(k) + "journal" }
+func (k queueKeys) minutes() string    { return string(k) + "minutes" }
+func (k queueKeys) moves() string      { return string(k) + "moves" }
 
 func (k queueKeys) scratch(n int) string       { return k.numbered("scratch:", uint64(n)) }
 func (k queueKeys) batches(edge string) string { return string(k) + "batches:" + edge }

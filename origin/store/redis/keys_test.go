@@ -62,6 +62,9 @@ func busy(t *testing.T, s store.Store, id queue.ID, now time.Time) {
 		Queue: id, Incarnation: "inc", Edge: "edge", Turn: 3, Positions: queue.Positions{3, 4, 70_003}, Complete: true, Now: now,
 	})
 	check("See", err)
+	check("WriteJournal", s.WriteJournal(t.Context(), id, "inc", queue.Cursor{}, queue.Page{
+		Journal: queue.Journal{Cursor: queue.Cursor{Entry: 1}}, Minutes: []queue.Minute{{At: now}}, Moves: []queue.Move{{Number: 1}},
+	}))
 	check("Remind", s.Remind(t.Context(), id, now))
 }
 
@@ -91,6 +94,7 @@ func TestDeleteLeavesNothing(t *testing.T) {
 	for _, kind := range []string{
 		"meta", "log", "offers", "expiries", "sessions", "sessionids", "edges", "joiners", "batches:edge",
 		"users:N", "fates:N", "waiting:N", "lapsed:N", "missed:N", "seen:N:N",
+		"journal", "minutes", "moves",
 	} {
 		// Nothing is offered any more.
 		if kind != "offers" && !kinds["wr:{…}:"+kind] {

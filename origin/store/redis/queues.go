@@ -276,7 +276,7 @@ func (s *Store) nameAll(ctx context.Context, c *call) (incarnation string, err e
 	}
 	incarnation, _ = fields.Val()[0].(string)
 	c.arg(c.shape.text(), len(edges.Val()))
-	c.key(c.joiners(), c.sessions(), c.sessionIDs(), c.edges(), c.scratch(1), c.scratch(2))
+	c.key(c.joiners(), c.sessions(), c.sessionIDs(), c.edges(), c.scratch(1), c.scratch(2), c.journal(), c.minutes(), c.moves())
 	for _, edge := range edges.Val() {
 		c.key(c.batches(edge))
 	}

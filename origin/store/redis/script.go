@@ -63,6 +63,8 @@ var (
 	burySource string
 	//go:embed list.lua
 	listSource string
+	//go:embed journal.lua
+	journalSource string
 	//go:embed remind.lua
 	remindSource string
 	//go:embed settle.lua
@@ -91,6 +93,7 @@ var (
 	revokedScript = passingScript(constants() + revocationsPrelude + revokedSource)
 	buryScript    = lastingScript(burySource)
 	listScript    = lastingScript(listSource)
+	journalScript = passingScript(constants() + journalSource)
 	remindScript  = lastingScript(remindSource)
 	settleScript  = passingScript(settleSource)
 )
@@ -125,6 +128,8 @@ func constants() string {
 	number("JOINERS_KEPT_MS", joinersKeptFor.Milliseconds())
 	number("CHAIN_LENGTH", chainLength)
 	number("RENEWAL_MARGIN", store.RenewalMargin)
+	number("MINUTES_KEPT", store.MinutesKept)
+	number("MOVES_KEPT", store.MovesKept)
 	number("MAX_FLOOR_RISE", store.MaxFloorRise)
 	number("FATE_WAITING", int64(queue.Waiting))
 	number("FATE_CLAIMED", int64(queue.Claimed))

@@ -27,6 +27,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"lease", leaseCases},
 		{"sale", saleCases},
 		{"log", logCases},
+		{"journal", journalCases},
 		{"renew", renewCases},
 		{"revocations", revocationCases},
 		{"schedule", scheduleCases},
