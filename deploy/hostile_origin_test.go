@@ -21,7 +21,7 @@ func (b *besieged) originEndpoints() []endpoint {
 		b.createQueue(), b.patchQueue(),
 		read("queues", "/queues"),
 		read("queue", "/queues/shop.match", b.originPath("/queues/", "")),
-		read("queue stats", "/queues/shop.match/stats", b.originPath("/queues/", "/stats")),
+		read("queue stats", "/queues/shop.match/stats", b.originPath("/queues/", "/stats"), statsQuery("minutes", "10081"), statsQuery("moves", "1001"), statsQuery("after", "9223372036854775808")),
 		{"queue deletion", b.origin, message{method: "DELETE", target: "/queues/shop.closed", headers: []string{"Authorization: Bearer " + b.operator}},
 			http.StatusNoContent, []field{b.originPath("/queues/", ""), b.operatorField(true)}},
 		b.endSessionBy("X-API-Key: "+b.secretKey, "session end by a backend"),
@@ -44,6 +44,20 @@ func (b *besieged) originPath(before, after string) field {
 	tricks = but(tricks, plain, "half an escape", "a wrong escape")
 	return field{"path queue", append(tricks,
 		one("another tenant's", "404 queue_not_found", func(m message) message { m.target = before + "rival.match" + after; return m }))}
+}
+
+// statsQuery spoils a parameter of stats, which is a number below tooMuch.
+func statsQuery(name, tooMuch string) field {
+	return field{"query " + name, each("", "400 invalid_parameter", []text{
+		{"empty", "", ""}, {"too much", tooMuch, ""}, {"a sign", "%2B1", ""}, {"-1", "-1", ""}, {"-0", "-0", ""}, {"a point", "1.0", ""},
+		{"an exponent", "1e1", ""}, {"1e400", "1e400", ""}, {"2^64", "18446744073709551616", ""}, {"NaN", "NaN", ""}, {"null", "null", ""},
+		{"a blank", "1%20", ""}, {"a NUL", "1%00", ""}, {"bad UTF-8", "%ff", ""}, {"half an escape", "%f", ""}, {"hexadecimal", "0x1", ""},
+		{"a list", "1,2", ""}, {"an underscore", "1_0", ""}, {"3,000 bytes", strings.Repeat("4", 3000), ""}, {"a semicolon", "1;" + name + "=1", ""},
+		{"another parameter", "1&other=1", ""}, {"twice", "1&" + name + "=1", "400 duplicate_parameter"},
+	}, func(m message, value string) message {
+		m.target += "?" + name + "=" + value
+		return m
+	})}
 }
 
 // operatorField spoils the credential of an operator.

@@ -348,7 +348,7 @@ func (b *besieged) settled() map[string]string {
 		// The edge hands in its first sightings a quarter of a second after they were made.
 		_, one := now["hash wr:{shop.match}:edges"]
 		_, other := now["hash wr:{rival.match}:edges"]
-		if one && other && len(differences(last, now)) == 0 {
+		if one && other && b.journaled("shop.match") && b.journaled("rival.match") && len(differences(last, now)) == 0 {
 			same++
 		} else {
 			same = 0
@@ -362,6 +362,16 @@ func (b *besieged) settled() map[string]string {
 		b.must(b.redis.Persist(ctx, name).Err())
 	}
 	return last
+}
+
+// journaled reports whether a queue's journal, which comes a second behind its log, is up to date.
+func (b *besieged) journaled(queue string) bool {
+	b.t.Helper()
+	ctx, key := b.t.Context(), "wr:{"+queue+"}:"
+	number, err := b.redis.HGet(ctx, key+"meta", "number").Result()
+	b.must(err)
+	entry, err := b.redis.HGet(ctx, key+"journal", "entry").Result()
+	return err == nil && entry == number
 }
 
 // differences says in which keys two dumps differ.

@@ -30,6 +30,10 @@ func (k *coordinator) run(ctx context.Context) error {
 	defer k.metrics.leases.Dec()
 	k.logger.Debug("coordinating", "queue", k.Queue, "epoch", k.epoch)
 
+	journaling, stop := context.WithCancel(ctx)
+	defer stop()
+	k.group.Go(func() { k.journal(journaling, k.Queue) })
+
 	next := time.NewTimer(0)
 	defer next.Stop()
 	for pause := k.tickEvery; ; {

@@ -30,10 +30,12 @@ type coordinators struct {
 	leaseTTL  time.Duration
 	changed   func(queue.ID) // tells that a queue's log has grown
 	view      func(queue.ID) *queue.View
-	metrics   *metrics
-	logger    *slog.Logger
+	// journal keeps a queue's journal until ctx ends, and a moment longer.
+	journal func(ctx context.Context, id queue.ID)
+	metrics *metrics
+	logger  *slog.Logger
 
-	group sync.WaitGroup // the coordinators that run
+	group sync.WaitGroup // the coordinators that run, and the journals that are kept beside them
 
 	mu      sync.Mutex
 	ctx     context.Context              // guarded by mu; nil before begin, and after Run

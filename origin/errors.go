@@ -44,6 +44,7 @@ var (
 	errNoPath        = refuse(http.StatusNotFound, "not_found", "there is nothing under this path")
 	errNoMethod      = refuse(http.StatusMethodNotAllowed, "method_not_allowed", "this method is not offered here")
 	errMediaType     = refuse(http.StatusUnsupportedMediaType, "unsupported_media_type", "the body must be JSON and say so in Content-Type")
+	errRepeatedQuery = refuse(http.StatusBadRequest, "duplicate_parameter", "a query parameter is there more than once")
 	errNoLength      = refuse(http.StatusLengthRequired, "length_required", "the body must come with a Content-Length")
 	errTooLarge      = refuse(http.StatusRequestEntityTooLarge, "body_too_large", "the body is over the limit")
 	errBadBody       = refuse(http.StatusBadRequest, "invalid_body", "the body is not a well-formed JSON object with distinct member names")

@@ -17,7 +17,7 @@ import (
 // the whole of its queues.
 type lossyStore struct {
 	*memory.Store
-	lose  atomic.Pointer[[]queue.Entry] // told once, and lost at once
+	lose  atomic.Pointer[[]queue.Entry] // told to whoever reads, and lost; until a generation begins
 	empty atomic.Bool
 }
 
@@ -29,13 +29,18 @@ func (s *lossyStore) Entries(ctx context.Context, id queue.ID, incarnation strin
 	if err != nil {
 		return nil, err
 	}
-	if lost := s.lose.Swap(nil); lost != nil {
+	if lost := s.lose.Load(); lost != nil {
 		for _, entry := range *lost {
 			entry.Number, entry.Chain = after+uint64(len(entries))+1, "lost"
 			entries = append(entries, entry)
 		}
 	}
 	return entries, nil
+}
+
+func (s *lossyStore) Renew(ctx context.Context, remembered *queue.View, generation string, now time.Time) (store.Meta, store.Ack, error) {
+	s.lose.Store(nil)
+	return s.Store.Renew(ctx, remembered, generation, now)
 }
 
 func (s *lossyStore) Snapshot(ctx context.Context, id queue.ID) (queue.Snapshot, error) {

@@ -39,6 +39,7 @@ type metrics struct {
 	feedFrames  *prometheus.CounterVec // by kind
 	resnapshots prometheus.Counter
 	behind      prometheus.Gauge
+	journalLost prometheus.Counter
 
 	providerFetches *prometheus.CounterVec // by result
 
@@ -85,6 +86,7 @@ func newMetrics() *metrics {
 		feedFrames:      counters("feed_frames_total", "Frames made for the feed.", "kind"),
 		resnapshots:     counter("resnapshots_total", "Snapshots read because entries were missing."),
 		behind:          gauge("queues_behind", "Queues whose log could not be read the last time."),
+		journalLost:     counter("journal_lost_entries_total", "Entries of logs that the journals will never know."),
 		providerFetches: counters("provider_fetches_total", "Fetches of the keys of tenants' identity providers.", "result"),
 		requests:        counters("requests_total", "Requests of operators and backends.", "route", "status"),
 		storeErrors:     counters("store_errors_total", "Failed operations of the store.", "operation"),

@@ -197,10 +197,20 @@ type statsDocument struct {
 	Missed       int       `json:"missed"`
 	Left         int       `json:"left"`
 	Now          time.Time `json:"now"`
+	// Series are the last minutes in which something happened, Journal the moves of the watermark with
+	// the reasons for which slots were free; both oldest first.
+	Series  []queue.Minute `json:"series"`
+	Journal []queue.Move   `json:"journal"`
+	// JournalLost is how many entries of the log, at most, neither of them knows of.
+	JournalLost uint64 `json:"journalLost"`
 }
 
 func (s *Server) queueStats(w http.ResponseWriter, r *http.Request, operator tokens.Operator) error {
 	id, err := ownQueue(r, operator)
+	if err != nil {
+		return err
+	}
+	query, err := parseJournalQuery(r)
 	if err != nil {
 		return err
 	}
@@ -212,6 +222,10 @@ func (s *Server) queueStats(w http.ResponseWriter, r *http.Request, operator tok
 	if err != nil {
 		return fmt.Errorf("read queue: %w", err)
 	}
+	journal, err := s.journalist.Read(r.Context(), view, query.minutes, query.moves, query.after, query.last)
+	if err != nil {
+		return err
+	}
 	now := s.clock.Now()
 	writeJSON(w, http.StatusOK, statsDocument{
 		ID: id, State: view.Settings.State, Capacity: view.Settings.Capacity, Remaining: view.Settings.Remaining,
@@ -220,7 +234,7 @@ func (s *Server) queueStats(w http.ResponseWriter, r *http.Request, operator tok
 		Offers: counts.Offers, Sessions: counts.Sessions, RatePerMinute: view.RatePerMinute(now),
 		Admitted: counts.Admitted, MissedOffers: counts.MissedOffers, Claimed: counts.Claimed,
 		Ended: counts.Ended, Expired: counts.Expired, Missed: counts.Missed, Left: counts.Left,
-		Now: now,
+		Now: now, Series: journal.series, Journal: journal.moves, JournalLost: journal.lost,
 	})
 	return nil
 }

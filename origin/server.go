@@ -51,6 +51,7 @@ type Server struct {
 	metrics      *metrics
 	clock        *storeClock
 	coordinators *coordinators
+	journalist   *journalist
 	feed         *feed
 	providers    map[string]*provider // by tenant
 	stopping     <-chan struct{}
@@ -108,10 +109,11 @@ func (s *Server) prepare() error {
 		s.feed.tenants = append(s.feed.tenants, t.ID)
 		s.feed.revoked[t.ID] = &revoked{kick: make(chan struct{}, 1), known: make(map[string]struct{})}
 	}
+	s.journalist = &journalist{store: s.Store, feed: s.feed, clock: s.clock, metrics: s.metrics, logger: s.log}
 	s.coordinators = &coordinators{
 		store: s.Store, clock: s.clock, owner: randomName(),
 		tickEvery: s.Config.TickEvery, leaseTTL: s.Config.LeaseTTL,
-		changed: s.feed.Hint, view: s.feed.View, metrics: s.metrics, logger: s.log,
+		changed: s.feed.Hint, view: s.feed.View, journal: s.journalist.Follow, metrics: s.metrics, logger: s.log,
 	}
 	s.feed.gone = s.coordinators.Forget
 	s.feed.wake = s.coordinators.Wake

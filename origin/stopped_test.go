@@ -140,6 +140,13 @@ func (s *stoppedStore) Entries(ctx context.Context, id queue.ID, incarnation str
 	})
 }
 
+func (s *stoppedStore) WriteJournal(ctx context.Context, id queue.ID, incarnation string, from queue.Cursor, page queue.Page) error {
+	_, err := during(s, ctx, "WriteJournal", func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, s.Store.WriteJournal(ctx, id, incarnation, from, page)
+	})
+	return err
+}
+
 func (s *stoppedStore) Revoked(ctx context.Context, tenant, cursor string, now time.Time) (list []store.Revocation, next string, reset bool, err error) {
 	list, err = during(s, ctx, "Revoked", func(ctx context.Context) (list []store.Revocation, err error) {
 		list, next, reset, err = s.Store.Revoked(ctx, tenant, cursor, now)
@@ -195,7 +202,8 @@ func (c *crowd) bustle(r *rig, d time.Duration) {
 // TestCoordinatorThatWasStoppedHurtsNobody stops the origin that coordinates a queue for longer than
 // its lease, at every point of a tick at which it asks the store for something or waits for the
 // answer, and has it go on when the other one is in the midst of it: in turn, so that each of them
-// comes back many times to a queue that went on without it.
+// comes back many times to a queue that went on without it. Both write the journal, which in the end
+// has everything once.
 func TestCoordinatorThatWasStoppedHurtsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		creds, shared := newCredentials(t), &memory.Store{}
@@ -204,7 +212,7 @@ func TestCoordinatorThatWasStoppedHurtsNobody(t *testing.T) {
 		id := rigs[0].create("sale", `"capacity":3,"purchaseWindowSeconds":2,"holdSeconds":60,"claimSeconds":1,"maxMissedOffers":5`)
 		fans := &crowd{id: id, missed: make(map[uint64]bool)}
 		runs := 0
-		for _, call := range []string{"Look", "CloseTurn", "Commit", "Remind", "Settle", "Due", "Now", "Entries"} {
+		for _, call := range []string{"Look", "CloseTurn", "Commit", "Remind", "Settle", "Due", "Now", "Entries", "WriteJournal"} {
 			for _, point := range []string{"before " + call, "after " + call} {
 				for range 2 {
 					other := 1 - runs
@@ -237,10 +245,13 @@ func TestCoordinatorThatWasStoppedHurtsNobody(t *testing.T) {
 		if err := storetest.CheckHistory(entries); err != nil {
 			t.Error(err)
 		}
-		t.Logf("%d entries, watermark %d of %d", len(entries), rigs[0].view(id).Watermark, rigs[0].view(id).Issued)
+		view := rigs[0].view(id)
+		t.Logf("%d entries, watermark %d of %d", len(entries), view.Watermark, view.Issued)
 		for _, r := range rigs {
 			r.stop()
 		}
+		storetest.KeepJournal(t, shared, id, view.Incarnation)
+		storetest.CheckJournal(t, shared, id, view.Incarnation)
 	})
 }
 
