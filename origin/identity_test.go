@@ -326,9 +326,7 @@ func TestEdgesAreToldOfProviders(t *testing.T) {
 	if got := ask("shop", nextID); got.Key != wire.UserKeyKnown {
 		t.Errorf("a new key of a provider: got %v, want it known", got)
 	}
-	if u := told("shop"); !strings.Contains(string(u.Keys), nextID) {
-		t.Errorf("the feed after it: got %s, want the new key", u.Keys)
-	}
+	r.until(5*second, "the feed tells the new key", func() bool { return strings.Contains(string(told("shop").Keys), nextID) })
 	if got := ask("other", nextID); got.Key != wire.UserKeyAbsent {
 		t.Errorf("a key that a file does not hold: got %v, want it absent", got)
 	}

@@ -25,7 +25,7 @@ func TestConformanceOfACluster(t *testing.T) {
 	c.SetNodeTimeout(patient)
 	storetest.Run(t, func(t *testing.T) store.Store {
 		// Any node will do to find the others, also a replica.
-		return openWith(t, redis.Config{Addresses: []string{c.Nodes[5].Addr}, Cluster: true, Replicas: 1})
+		return openWith(t, redis.Config{Addresses: []string{c.Nodes[5].Addr}, Cluster: true, Replicas: 1, Timeout: 30 * time.Second, ReplicaTimeout: 20 * time.Second})
 	})
 }
 

@@ -2,6 +2,7 @@ package redis_test
 
 import (
 	"testing"
+	"time"
 
 	"waitingroom/origin/store"
 	"waitingroom/origin/store/redis"
@@ -15,6 +16,6 @@ func TestConformanceOfSentinel(t *testing.T) {
 	s := redistest.StartSentinels(t, 1)
 	s.SetDownAfter(patient)
 	storetest.Run(t, func(t *testing.T) store.Store {
-		return openWith(t, redis.Config{Addresses: s.Addrs(), MasterName: s.MasterName, Replicas: 1})
+		return openWith(t, redis.Config{Addresses: s.Addrs(), MasterName: s.MasterName, Replicas: 1, Timeout: 30 * time.Second, ReplicaTimeout: 20 * time.Second})
 	})
 }
