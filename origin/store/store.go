@@ -8,8 +8,8 @@
 //     and can be called again with the same arguments without changing anything twice.
 //   - All methods may be called from any number of goroutines and, on Redis, processes.
 //   - The time is an argument, taken from Clock; a store never goes below the latest time that
-//     it has seen for a queue, so a caller whose clock lags changes nothing early. Times are cut
-//     to milliseconds. What runs until a time (a session, a lease, an offer with its grace) runs
+//     it has seen for a queue in a call that it did not refuse, so a caller whose clock lags changes
+//     nothing early. Times are cut to milliseconds. What runs until a time (a session, a lease, an offer with its grace) runs
 //     no more at that time.
 //   - A method that names an incarnation fails with ErrNotFound when the queue has another one,
 //     and every method does when there is no queue of that id.

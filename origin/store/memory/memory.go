@@ -138,16 +138,18 @@ func (s *Store) open(ctx context.Context, id queue.ID) (*state, error) {
 	return q, nil
 }
 
-// change runs one atomic change of a queue, which sees the time in q.now, and hints at it.
+// change runs one atomic change of a queue, which sees the time in q.now, and hints at it. A change
+// that fails leaves the queue's time as it was.
 func (s *Store) change(ctx context.Context, id queue.ID, now time.Time, f func(q *state) error) (store.Ack, error) {
 	q, err := s.open(ctx, id)
 	if err != nil {
 		return store.Ack{}, err
 	}
 	defer q.mu.Unlock()
+	before, latest := q.log.last, q.now
 	q.advance(now)
-	before := q.log.last
 	if err := f(q); err != nil {
+		q.now = latest
 		return store.Ack{}, err
 	}
 	if q.log.last != before {
