@@ -166,11 +166,12 @@ type Queues interface {
 
 // Line is what edges do for fans.
 type Line interface {
-	// Join gives positions to a batch in the order of its Joins. The last 256 batches of an edge
-	// are remembered for 60 s: a replay gets the same answer (but for the Ack), an older number
-	// ErrBatchExpired. ErrClosed when the queue is closed, except for a replay; and in the same way
-	// ErrAnonymous when it requires an identity and a fan of the batch has none: nobody of the batch
-	// gets a position then, since a batch is done as a whole or not at all.
+	// Join gives positions to a batch in the order of its Joins. Of an edge, the batches whose number
+	// is less than 256 below its highest are remembered for 60 s: a replay gets the same answer (but
+	// for the Ack), later or with a lower number ErrBatchExpired. ErrClosed when the queue is closed,
+	// except for a replay; and in the same way ErrAnonymous when it requires an identity and a fan of
+	// the batch has none: nobody of the batch gets a position then, since a batch is done as a whole or
+	// not at all.
 	//
 	// New positions are logged as one joined entry, followed by one offered entry for those that
 	// spent JoinSlots: a slot is spent only while the queue is open and sessions + offers are

@@ -19,9 +19,8 @@ const (
 // batches are the answers to one edge's last batches, by ascending sequence number.
 type batches struct {
 	answers []answer
-	// forgotten is the highest sequence number that is remembered no more.
-	forgotten uint64
-	touched   time.Time
+	last    uint64 // the highest sequence number
+	touched time.Time
 }
 
 type answer struct {
@@ -30,14 +29,29 @@ type answer struct {
 	result store.JoinResult
 }
 
-// forget drops the answers that are too many or too old.
-func (b *batches) forget(now time.Time) {
+// old reports whether an answer is given no more. Its number is kept, so that its batch is not
+// taken for a new one.
+func (a *answer) old(now time.Time) bool { return now.Sub(a.at) >= batchesKeptOn }
+
+// tooLow reports whether a sequence number is below those that are remembered.
+func (b *batches) tooLow(seq uint64) bool { return b.last >= seq+batchesKept }
+
+// remember adds an answer, and drops what is remembered no more.
+func (b *batches) remember(a answer) {
+	index, _ := b.find(a.seq)
+	b.answers = slices.Insert(b.answers, index, a)
+	b.last, b.touched = max(b.last, a.seq), a.at
 	n := 0
-	for n < len(b.answers) && (len(b.answers)-n > batchesKept || now.Sub(b.answers[n].at) >= batchesKeptOn) {
-		b.forgotten = max(b.forgotten, b.answers[n].seq)
+	for n < len(b.answers) && b.tooLow(b.answers[n].seq) {
 		n++
 	}
 	b.answers = slices.Delete(b.answers, 0, n)
+	for i := range b.answers {
+		if !b.answers[i].old(a.at) {
+			break
+		}
+		b.answers[i].result = store.JoinResult{}
+	}
 }
 
 func (b *batches) find(seq uint64) (index int, found bool) {
@@ -59,15 +73,20 @@ func (s *Store) Join(ctx context.Context, batch store.JoinBatch) (store.JoinResu
 }
 
 func (q *state) join(batch store.JoinBatch) (store.JoinResult, error) {
-	remembered := q.remembered(batch.Edge)
-	index, replay := remembered.find(batch.Seq)
-	if replay {
-		result := remembered.answers[index].result
-		result.Joins = slices.Clone(result.Joins)
-		return result, nil
+	remembered := q.batches[batch.Edge]
+	if remembered == nil {
+		remembered = &batches{}
 	}
-	if batch.Seq <= remembered.forgotten {
+	if remembered.tooLow(batch.Seq) {
 		return store.JoinResult{}, store.ErrBatchExpired
+	}
+	if index, replay := remembered.find(batch.Seq); replay {
+		given := remembered.answers[index]
+		if given.old(q.now) {
+			return store.JoinResult{}, store.ErrBatchExpired
+		}
+		given.result.Joins = slices.Clone(given.result.Joins)
+		return given.result, nil
 	}
 	if q.meta.Settings.State == queue.Closed {
 		return store.JoinResult{}, store.ErrClosed
@@ -81,27 +100,23 @@ func (q *state) join(batch store.JoinBatch) (store.JoinResult, error) {
 		Joins:       make([]store.Joined, len(batch.Users)),
 	}
 	q.joinAll(batch, result.Joins)
-	remembered.answers = slices.Insert(remembered.answers, index, answer{batch.Seq, q.now, result})
-	remembered.forget(q.now)
+	q.forgetEdges(batch.Edge)
+	q.batches[batch.Edge] = remembered
+	remembered.remember(answer{batch.Seq, q.now, result})
 	result.Joins = slices.Clone(result.Joins)
 	return result, nil
 }
 
-// remembered returns what is remembered of an edge, and now and then forgets edges that are gone.
-func (q *state) remembered(edge string) *batches {
-	b := q.batches[edge]
-	if b == nil {
-		for other, old := range q.batches {
-			if q.now.Sub(old.touched) >= time.Hour {
-				delete(q.batches, other)
-			}
-		}
-		b = &batches{}
-		q.batches[edge] = b
+// forgetEdges drops what is remembered of edges that are gone, when a new one comes.
+func (q *state) forgetEdges(edge string) {
+	if q.batches[edge] != nil {
+		return
 	}
-	b.touched = q.now
-	b.forget(q.now)
-	return b
+	for other, old := range q.batches {
+		if q.now.Sub(old.touched) >= time.Hour {
+			delete(q.batches, other)
+		}
+	}
 }
 
 func (q *state) joinAll(batch store.JoinBatch, joins []store.Joined) {

@@ -10,12 +10,12 @@ local count, users, turn = number(), text(), text()
 -- A batch that was answered before gets the same answer.
 local memory = redis.call('HMGET', batches, 'last', seq)
 local last = tonumber(memory[1] or 0)
+if last - tonumber(seq) >= BATCHES_KEPT then return {'BATCHEXPIRED'} end
 if memory[2] then
   local at, answer = string.match(memory[2], '^(%d+) (.*)$')
   if now - tonumber(at) < BATCHES_KEPT_MS then return done(answer, m.incarnation) end
   return {'BATCHEXPIRED'}
 end
-if last - tonumber(seq) >= BATCHES_KEPT then return {'BATCHEXPIRED'} end
 if m.state == 'closed' then return {'CLOSED'} end
 if turn ~= m.turn then return again() end
 
