@@ -47,9 +47,6 @@ func (s *Store) Revoke(ctx context.Context, tenant string, r store.Revocation, n
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r.ExpiresAt = moment(r.ExpiresAt)
-	if over(r, now) {
-		return nil
-	}
 	if s.lists == nil {
 		s.lists = make(map[string]*revocations)
 	}
@@ -59,7 +56,7 @@ func (s *Store) Revoke(ctx context.Context, tenant string, r store.Revocation, n
 		s.lists[tenant] = list
 	}
 	list.trim(now)
-	if _, known := list.byID[r.ID]; known {
+	if _, known := list.byID[r.ID]; known || over(r, now) {
 		return nil
 	}
 	list.last++
@@ -76,9 +73,9 @@ func (s *Store) Revoked(ctx context.Context, tenant, cursor string, now time.Tim
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := s.lists[tenant]
+	list, begun := s.lists[tenant], true
 	if list == nil {
-		list = &revocations{}
+		list, begun = &revocations{}, false
 	}
 	list.trim(now)
 	after, known := uint64(0), true
@@ -96,5 +93,9 @@ func (s *Store) Revoked(ctx context.Context, tenant, cursor string, now time.Tim
 			rest = append(rest, r.Revocation)
 		}
 	}
-	return rest, s.bootName() + "-" + strconv.FormatUint(list.last, 10), !known, nil
+	next := ""
+	if begun {
+		next = s.bootName() + "-" + strconv.FormatUint(list.last, 10)
+	}
+	return rest, next, !known, nil
 }
