@@ -5,6 +5,5 @@ if refusal then return refusal end
 if m.idle == '1' and text() == kept() and num('waiting') == 0 and redis.call('ZCARD', OFFERS) == 0 then
   unlink(otherKeys())
   set('live', '')
-  set('oldest', m.turn)
 end
 return done()
