@@ -206,7 +206,7 @@ func (s *Store) See(ctx context.Context, batch store.SightingBatch) (store.Ack, 
 	return s.changeOf(ctx, batch.Queue, batch.Incarnation, batch.Now, func(q *state) error {
 		back := 0
 		if batch.Turn < q.turn {
-			back = int(min(q.turn-batch.Turn, uint64(len(q.seen)-1)))
+			back = int(min(q.turn-batch.Turn, uint64(len(q.kept())-1)))
 		}
 		for _, position := range batch.Positions {
 			if position > 0 && position <= q.issued {

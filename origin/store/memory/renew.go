@@ -44,7 +44,6 @@ func (q *state) renew(remembered *queue.View, lost store.Lost, generation string
 		q.meta.Generations = append(generations, generation)
 		q.log.begin(remembered.Number)
 		q.joinSlots, q.afresh = 0, q.turn
-		q.keepTurns()
 		q.lease.giveUp(false)
 		floor += store.RenewalMargin
 	}
@@ -60,7 +59,6 @@ func (q *state) renew(remembered *queue.View, lost store.Lost, generation string
 	if remembered.Version > q.meta.Version {
 		q.meta.Version, q.meta.Settings = remembered.Version, remembered.Settings
 		q.joinSlots, q.afresh, changed = 0, q.turn, true
-		q.keepTurns()
 		if !q.meta.Settings.State.KeepsOffers() {
 			for position := range q.offers {
 				q.takeOffer(position)

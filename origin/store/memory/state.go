@@ -41,8 +41,9 @@ type state struct {
 
 	turn        uint64
 	turnStarted time.Time
-	// seen holds the sightings of the kept turns, the running one last; the turns before it have
-	// consecutive numbers.
+	// seen holds the sightings of the last turns, the running one last; the turns before it have
+	// consecutive numbers. It may go further back than the hold asks for, until the turn ends in which
+	// that was made shorter.
 	seen []bitset
 	// afresh is the turn in which everybody counts as seen, as far as the hold goes.
 	afresh uint64
@@ -142,7 +143,6 @@ func (q *state) update(version uint64, settings queue.Settings) error {
 	}
 	if settings.HoldSeconds != was.HoldSeconds || was.State == queue.Scheduled && settings.State != queue.Scheduled {
 		q.afresh = q.turn
-		q.keepTurns()
 	}
 	return nil
 }
@@ -304,7 +304,7 @@ func (q *state) beginTurn(started time.Time) {
 	q.turn++
 	q.turnStarted = started
 	q.seen = append(q.seen, nil)
-	q.keepTurns()
+	q.seen = slices.Clone(q.kept())
 	q.present = 0
 	running, before := q.recent()
 	for index, waiting := range q.waitingOn {
@@ -319,11 +319,10 @@ func (q *state) beginTurn(started time.Time) {
 	q.append(queue.Entry{Kind: queue.EntryTurn, Turn: q.turn})
 }
 
-// keepTurns forgets the turns that no hold asks for any more.
-func (q *state) keepTurns() {
-	if extra := len(q.seen) - 1 - int(q.meta.Settings.HoldTurns()); extra > 0 {
-		q.seen = append([]bitset(nil), q.seen[extra:]...)
-	}
+// kept are the sightings of the turns that the hold asks for: the running one and HoldTurns before it.
+func (q *state) kept() []bitset {
+	extra := len(q.seen) - 1 - int(q.meta.Settings.HoldTurns())
+	return q.seen[max(extra, 0):]
 }
 
 // candidates returns the lowest positions that wait, are present and did not lapse since they
@@ -356,8 +355,8 @@ func (q *state) absent() queue.Positions {
 		if waiting == 0 {
 			continue
 		}
-		pages := make([]*[pageWords]uint64, 0, len(q.seen))
-		for _, turn := range q.seen {
+		pages := make([]*[pageWords]uint64, 0, len(q.kept()))
+		for _, turn := range q.kept() {
 			if page := turn.page(index); page != nil {
 				pages = append(pages, page)
 			}
