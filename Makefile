@@ -3,7 +3,7 @@
 GO ?= go
 
 .DEFAULT_GOAL := help
-.PHONY: help run build web test lint fmt bench microbench fire soak siege fuzz chaos sim needs
+.PHONY: help run build web test lint fmt bench microbench fire soak siege fuzz chaos agree sim needs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ siege: needs ## slow clients attack an edge, at length; compare what the others 
 
 chaos: needs ## forty faults of a Redis Cluster at random under a crowd. SEED=n repeats which ones
 	$(GO) test -race -count 1 -v -timeout 60m -run '^TestFaultsAtRandom$$' ./origin/store/redis -chaos.faults 40 -chaos.seed $(or $(SEED),0)
+
+agree: needs ## 10,000 random sequences of calls on Redis and on the embedded store, which must agree. SEED=n repeats them
+	$(GO) test -count 1 -v -timeout 60m -run '^TestAgreesWithMemory$$' ./origin/store/redis -agree.sequences 10000 -rapid.shrinktime 3m -agree.seed $(or $(SEED),0)
 
 fuzz: ## fuzz all parsers for ten million executions; what they find interesting is kept in testdata/fuzz
 	@GO="$(GO)" .ci/fuzz
