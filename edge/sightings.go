@@ -112,11 +112,12 @@ type account struct {
 	sent  int // how many are taken or under way
 }
 
-// take removes what is to be handed in; ok is false when there is nothing to say.
-func (s *sightings) take(l *line, turn uint64, turnLength time.Duration, now time.Time, stopping bool) (a account, ok bool) {
+// take removes what is to be handed in; ok is false when there is nothing to say. at is from before
+// the call, so that what it takes is all that was noted until then.
+func (s *sightings) take(l *line, turn uint64, turnLength time.Duration, at reading, stopping bool) (a account, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.last.IsZero() || len(s.kept) == 0 && !stopping && now.Sub(s.reported) < reportEvery {
+	if s.last.IsZero() || len(s.kept) == 0 && !stopping && at.own.Sub(s.reported) < reportEvery {
 		return account{}, false
 	}
 	a.line = l
@@ -135,8 +136,8 @@ func (s *sightings) take(l *line, turn uint64, turnLength time.Duration, now tim
 		a.parts = []wire.Sightings{{Queue: l.id, Incarnation: l.incarnation, Turn: turn}}
 	}
 	final := &a.parts[len(a.parts)-1]
-	final.Complete = true
-	final.Leaving = stopping || now.Sub(s.last) > leaveAfterTurns*turnLength
+	final.Complete, final.At = true, at.now
+	final.Leaving = stopping || at.own.Sub(s.last) > leaveAfterTurns*turnLength
 	return a, true
 }
 
@@ -213,14 +214,14 @@ func (s *Server) handInSightings(ctx context.Context) {
 
 // handIn makes one round over all lines and reports whether the origin took everything.
 func (s *Server) handIn(ctx context.Context, stopping bool) bool {
-	now, stale := time.Now(), s.known.clock.stale()
+	at := s.known.clock.read()
 	var accounts []*account
 	for _, l := range s.known.current.Load().lines {
 		view := l.view.Load()
-		if view.Settings.Asleep(s.known.clock.now()) && l.seen.size() == 0 && !stopping {
+		if view.Settings.Asleep(at.now) && l.seen.size() == 0 && !stopping {
 			continue // no turn waits for a report
 		}
-		if a, ok := l.seen.take(l, view.turn(now, stale), view.Settings.TurnLength(), now, stopping); ok {
+		if a, ok := l.seen.take(l, view.turn(at.own, at.stale), view.Settings.TurnLength(), at, stopping); ok {
 			accounts = append(accounts, &a)
 		}
 	}

@@ -92,8 +92,15 @@ func asOf(entry uint64, part wire.Sightings) wire.Sightings {
 	return part
 }
 
+// expect compares all but the times of the reports: those stand with complete ones, and only there.
 func expect(t *testing.T, when string, got []wire.Sightings, want ...wire.Sightings) {
 	t.Helper()
+	for i := range got {
+		if dated := !got[i].At.IsZero(); dated != got[i].Complete {
+			t.Errorf("%s: part %d is complete as of %v, want a time if it is complete", when, i, got[i].At)
+		}
+		got[i].At = time.Time{}
+	}
 	if len(got) == 0 && len(want) == 0 {
 		return
 	}
@@ -182,6 +189,32 @@ func TestAnEdgeReportsThatItIsComplete(t *testing.T) {
 		pause(t.Context(), time.Minute)
 		s.handIn(t.Context(), false)
 		expect(t, "afterwards", c.take())
+	})
+}
+
+// A report may lie in a stopped origin's socket; by its time the store knows what it leaves out.
+func TestAReportSaysAsOfWhenItIsComplete(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &counter{}
+		s, l := newSightingsServer(t, c)
+		report := func(when string) {
+			t.Helper()
+			s.handIn(t.Context(), false)
+			got := c.take()
+			if len(got) != 1 || !got[0].At.Equal(s.known.clock.now()) {
+				t.Errorf("%s: got %+v, want one report as of %v", when, got, s.known.clock.now())
+			}
+		}
+		s.known.clock.heartbeat(time.Now().Add(time.Hour), true) // the store's clock is not this one
+		s.status(l, 1)
+		c.set(wire.ErrUnavailable)
+		report("not taken")
+		s.status(l, 2)
+		time.Sleep(3 * time.Second)
+		c.set(nil)
+		report("written anew")
+		time.Sleep(3 * time.Second)
+		report("nobody new")
 	})
 }
 

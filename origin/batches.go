@@ -89,7 +89,8 @@ func (s *Server) see(w http.ResponseWriter, r *http.Request) error {
 	for _, q := range in.Queues {
 		ack, err := s.Store.See(r.Context(), store.SightingBatch{
 			Queue: q.Queue, Incarnation: q.Incarnation, Edge: in.Edge, Turn: q.Turn,
-			Positions: q.Positions, AsOf: q.AsOf, Complete: q.Complete, Leaving: q.Leaving, Now: s.clock.Now(),
+			Positions: q.Positions, AsOf: q.AsOf, Complete: q.Complete, Leaving: q.Leaving,
+			At: q.At, Now: s.clock.Now(),
 		})
 		switch {
 		case err == nil:

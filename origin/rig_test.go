@@ -251,7 +251,7 @@ func (r *rig) see(id queue.ID, positions ...uint64) {
 	view := r.view(id)
 	var out wire.SightingsResponse
 	code := r.batch(wire.PathSightings, wire.SightingsRequest{Edge: testEdge, Queues: []wire.Sightings{{
-		Queue: id, Incarnation: view.Incarnation, Turn: view.Turn, Positions: positions, AsOf: view.Number, Complete: true,
+		Queue: id, Incarnation: view.Incarnation, Turn: view.Turn, Positions: positions, AsOf: view.Number, Complete: true, At: r.clock.Now(),
 	}}}, &out)
 	if code != http.StatusOK || len(out.Again) > 0 {
 		r.t.Fatalf("sightings: got %d, again %v, want 200 and none", code, out.Again)

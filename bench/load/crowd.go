@@ -123,7 +123,7 @@ func userKey(n int) store.Key {
 func (c *crowd) see() error {
 	if _, err := c.store.See(c.ctx, store.SightingBatch{
 		Queue: crowdQueue, Incarnation: crowdIncarnation, Edge: crowdEdge, Turn: c.turn,
-		Positions: c.everyone, Complete: true, Now: c.now,
+		Positions: c.everyone, Complete: true, At: c.now, Now: c.now,
 	}); err != nil {
 		return fmt.Errorf("see crowd: %w", err)
 	}

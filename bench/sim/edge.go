@@ -181,7 +181,7 @@ func (e *edge) handIn() {
 		if e.reaches() {
 			ack, err = e.origin.link.See(e.ctx, store.SightingBatch{
 				Queue: e.queue, Incarnation: e.incarnation, Edge: e.id, Turn: part.turn, AsOf: part.asOf,
-				Positions: part.positions[:n], Complete: complete, Leaving: leaving, Now: timeAt(e.now),
+				Positions: part.positions[:n], Complete: complete, Leaving: leaving, At: timeAt(e.now), Now: timeAt(e.now),
 			})
 		}
 		if err != nil {

@@ -262,11 +262,15 @@ type SightingBatch struct {
 	// sighting that was made later than a position's lapse, by an AsOf of at least the lapse's
 	// entry, makes it a candidate again.
 	AsOf uint64
-	// Complete says that the edge has now handed in all that it has seen so far; the time of
-	// the report lets turns close, and it alone makes an edge known. Leaving says that it holds no
-	// fans of this queue any more, and turns need not wait for it.
+	// Complete says that the edge has handed in all that it had seen until At; this lets turns
+	// close, and it alone makes an edge known. Leaving says that at that time the edge held no fans of
+	// this queue any more, and turns need not wait for it.
 	Complete, Leaving bool
-	Now               time.Time
+	// At is the store's time as the edge knew it when it wrote the report, for that may lie in a
+	// stopped origin's socket for long. A later time than Now counts as Now. A report from before
+	// the edge's latest one changes nothing: an edge that came back does not leave by an old word.
+	At  time.Time
+	Now time.Time
 }
 
 // Claim asks for the session of a position.

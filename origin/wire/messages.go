@@ -159,6 +159,7 @@ type Sightings struct {
 	AsOf        uint64          `json:"asOf"`
 	Complete    bool            `json:"complete"`
 	Leaving     bool            `json:"leaving"`
+	At          time.Time       `json:"at,omitzero"` // set with Complete
 }
 
 // SightingsResponse answers it: the queues of which nothing was taken this time and which the

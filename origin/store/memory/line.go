@@ -213,13 +213,25 @@ func (s *Store) See(ctx context.Context, batch store.SightingBatch) (store.Ack, 
 				q.see(position, back, batch.AsOf)
 			}
 		}
-		if batch.Leaving {
-			delete(q.edges, batch.Edge)
-		} else if batch.Complete {
-			q.edges[batch.Edge] = q.now
-		}
+		q.report(batch)
 		return nil
 	})
+}
+
+// report notes as of when an edge has handed in everything, or that it has left.
+func (q *state) report(batch store.SightingBatch) {
+	at := moment(batch.At)
+	if at.After(q.now) {
+		at = q.now
+	}
+	latest := q.edges[batch.Edge]
+	switch {
+	case at.Before(latest):
+	case batch.Leaving:
+		delete(q.edges, batch.Edge)
+	case batch.Complete:
+		q.edges[batch.Edge] = at
+	}
 }
 
 // Claim implements store.Line.

@@ -65,7 +65,7 @@ func (p *pair) see() {
 		Queue: p.id, Incarnation: p.incarnation(), Edge: pick(p, "edge", "edge-0", "edge-1", "edge-2"),
 		Turn: look.Turn - min(look.Turn, pick[uint64](p, "turns ago", 0, 0, 0, 0, 1, 1, 2, 5, 40)), Positions: p.someOf("seen"),
 		AsOf:     max(p.entry, 3) - uint64(pick(p, "entries ago", 0, 0, 0, 1, 2, 3)),
-		Complete: p.rarely("complete", 2), Leaving: p.rarely("leaving", 6), Now: p.moment(),
+		Complete: p.rarely("complete", 2), Leaving: p.rarely("leaving", 6), At: p.moment(), Now: p.moment(),
 	}
 	if p.rarely("a turn to come", 12) {
 		batch.Turn += 2

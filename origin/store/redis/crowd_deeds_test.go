@@ -167,7 +167,7 @@ func (c *crowd) see(ctx context.Context) {
 		refused, answered := c.insist(ctx, func(ctx context.Context) error {
 			_, err := c.origins[0].See(ctx, store.SightingBatch{
 				Queue: c.id, Incarnation: "inc", Edge: "edge-0", Turn: 1 << 30, // the running one
-				Positions: positions, Complete: true, Now: time.Now(),
+				Positions: positions, Complete: true, At: time.Now(), Now: time.Now(),
 			})
 			return err
 		})

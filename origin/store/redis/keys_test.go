@@ -59,7 +59,7 @@ func busy(t *testing.T, s store.Store, id queue.ID, now time.Time) {
 	_, _, err = s.CloseTurn(t.Context(), id, epoch, 2, now)
 	check("CloseTurn", err)
 	_, err = s.See(t.Context(), store.SightingBatch{
-		Queue: id, Incarnation: "inc", Edge: "edge", Turn: 3, Positions: queue.Positions{3, 4, 70_003}, Complete: true, Now: now,
+		Queue: id, Incarnation: "inc", Edge: "edge", Turn: 3, Positions: queue.Positions{3, 4, 70_003}, Complete: true, At: now, Now: now,
 	})
 	check("See", err)
 	check("WriteJournal", s.WriteJournal(t.Context(), id, "inc", queue.Cursor{}, queue.Page{

@@ -265,7 +265,7 @@ func seeForAHold(t testing.TB, s store.Store, id queue.ID, n int, now time.Time)
 	}
 	for turn := uint64(2); turn < 36; turn++ {
 		if _, err := s.See(t.Context(), store.SightingBatch{
-			Queue: id, Incarnation: "inc", Edge: "edge", Turn: turn, Positions: everybody, Complete: true, Now: now,
+			Queue: id, Incarnation: "inc", Edge: "edge", Turn: turn, Positions: everybody, Complete: true, At: now, Now: now,
 		}); err != nil {
 			t.Fatalf("See: %v", err)
 		}

@@ -54,7 +54,7 @@ func (c *call) see(batch store.SightingBatch, positions []uint64, report string)
 		highest = positions[len(positions)-1]
 	}
 	c.key(c.edges(), c.scratch(1))
-	c.arg(c.shape.kept, highest, running, batch.Edge, report, min(batch.AsOf, maxSeq))
+	c.arg(c.shape.kept, highest, running, batch.Edge, report, min(batch.AsOf, maxSeq), millis(batch.At))
 	count := len(c.args)
 	c.arg(0)
 	pages := 0

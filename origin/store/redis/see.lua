@@ -3,7 +3,7 @@ local refusal = open()
 if refusal then return refusal end
 local edges, scratch = key(), key()
 local named, highest, running, edge, report = text(), number(), text() == '1', text(), text()
-local asOf = number()
+local asOf, at = number(), math.min(number(), now)
 if named ~= kept() or highest > num('issued') then return again() end
 
 -- unlapse makes those of the offsets candidates again that were seen later than their lapse.
@@ -38,15 +38,15 @@ end
 
 for _ = 1, number() do
   local seen, lapsed, missed = key(), key(), key()
-  local page, at, data = number(), number(), text()
+  local page, first, data = number(), number(), text()
   ensure(seen, PAGE_BYTES)
   local clear = running and redis.call('EXISTS', lapsed) == 1
-  if at < 0 then
+  if first < 0 then
     local offsets = parse(data)
     write(seen, 'u1', offsets, 1)
     if clear then unlapse(page, lapsed, missed, which(lapsed, offsets)) end
   else
-    redis.call('SETRANGE', scratch, at, data)
+    redis.call('SETRANGE', scratch, first, data)
     redis.call('BITOP', 'OR', seen, seen, scratch)
     if clear then
       redis.call('BITOP', 'AND', scratch, scratch, lapsed)
@@ -55,9 +55,11 @@ for _ = 1, number() do
     redis.call('DEL', scratch)
   end
 end
-if report == 'leaving' then
-  redis.call('HDEL', edges, edge)
-elseif report == 'complete' then
-  redis.call('HSET', edges, edge, int(now))
+if report ~= '' and at >= tonumber(redis.call('HGET', edges, edge) or at) then
+  if report == 'leaving' then
+    redis.call('HDEL', edges, edge)
+  else
+    redis.call('HSET', edges, edge, int(at))
+  end
 end
 return done()

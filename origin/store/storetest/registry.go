@@ -190,7 +190,7 @@ func (sc *scene) wantRefused(want error) {
 	ctx := sc.t.Context()
 	_, err := sc.s.See(ctx, store.SightingBatch{
 		Queue: sc.id, Incarnation: sc.inc, Edge: sc.edge, Turn: 1,
-		Positions: queue.Positions{1}, Complete: true, Now: sc.now,
+		Positions: queue.Positions{1}, Complete: true, At: sc.now, Now: sc.now,
 	})
 	sc.wantErr("See", err, want)
 	_, _, err = sc.s.Claim(ctx, sc.claimRequest(1))

@@ -89,7 +89,7 @@ func scheduledSleeps(t *testing.T, s store.Store) {
 			t.Error("a join of a sleeping queue asks for a coordinator")
 		}
 		ack, err := s.See(t.Context(), store.SightingBatch{
-			Queue: sc.id, Incarnation: sc.inc, Edge: sc.edge, Turn: turn, Positions: queue.Positions{1}, Complete: true, Now: sc.now,
+			Queue: sc.id, Incarnation: sc.inc, Edge: sc.edge, Turn: turn, Positions: queue.Positions{1}, Complete: true, At: sc.now, Now: sc.now,
 		})
 		if err != nil || ack.Leaderless {
 			t.Errorf("a sighting of a sleeping queue: leaderless %v, error %v, want neither", ack.Leaderless, err)

@@ -201,9 +201,14 @@ func (sc *scene) seeAsOf(turn, asOf uint64, positions ...uint64) {
 // report says that the edge has handed in everything.
 func (sc *scene) report(edge string, leaving bool) {
 	sc.t.Helper()
+	sc.reportAsOf(edge, leaving, sc.now)
+}
+
+func (sc *scene) reportAsOf(edge string, leaving bool, at time.Time) {
+	sc.t.Helper()
 	_, err := sc.s.See(sc.t.Context(), store.SightingBatch{
 		Queue: sc.id, Incarnation: sc.inc, Edge: edge, Turn: sc.look().Turn,
-		Complete: true, Leaving: leaving, Now: sc.now,
+		Complete: true, Leaving: leaving, At: at, Now: sc.now,
 	})
 	if err != nil {
 		sc.t.Fatalf("See: %v", err)

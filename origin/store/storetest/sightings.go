@@ -155,4 +155,19 @@ func sightingsEdges(t *testing.T, s store.Store) {
 	edges("after a left", map[string]time.Time{"b": sc.now})
 	sc.report("a", true)
 	edges("after a left twice", map[string]time.Time{"b": sc.now})
+
+	// Reports that lay somewhere.
+	reported := sc.now
+	sc.advance(10 * time.Second)
+	late := sc.now.Add(-3 * time.Second)
+	sc.reportAsOf("b", false, late)
+	edges("after b's report came late", map[string]time.Time{"b": late})
+	sc.reportAsOf("b", false, reported)
+	edges("after an earlier one of b came later still", map[string]time.Time{"b": late})
+	sc.reportAsOf("b", true, late.Add(-time.Millisecond))
+	edges("after b's word that it leaves came after it was back", map[string]time.Time{"b": late})
+	sc.reportAsOf("b", false, sc.now.Add(time.Hour))
+	edges("after a report from the future", map[string]time.Time{"b": sc.now})
+	sc.report("b", true)
+	edges("after b left", nil)
 }

@@ -14,6 +14,7 @@ var turnCases = []testCase{
 	{"offered ones stay", turnOffered},
 	{"a changed hold starts afresh", turnHoldChanged},
 	{"held open for edges", turnHeldOpen},
+	{"not closed by old reports", turnOldReports},
 	{"an outage expires nobody", turnOutage},
 	{"scheduled and closed", turnStates},
 }
@@ -188,6 +189,27 @@ func turnHeldOpen(t *testing.T, s store.Store) {
 	sc.run(30*time.Second, func() { sc.see(1) })
 	if got := sc.look().Turn; got < turn+5 {
 		t.Errorf("turn %d runs half a minute after turn %d: a vanished edge holds it open", got, turn)
+	}
+	sc.wantFate(1, queue.Waiting)
+}
+
+// turnOldReports has an edge's reports come through a stopped origin, late: the turn must not be closed
+// on the word of an edge that had handed in nothing from its end.
+func turnOldReports(t *testing.T, s store.Store) {
+	sc := newScene(t, s, func(s *queue.Settings) { s.Capacity = 0; s.HoldSeconds = 4 })
+	sc.joinAnonymous(1)
+	sc.tick()
+	sc.report("a", false)
+	written, turn := sc.now, sc.look().Turn
+	sc.run(time.Minute, func() { sc.reportAsOf("a", false, written.Add(time.Second)) })
+	if got := sc.look().Turn; got != turn {
+		t.Errorf("turn %d runs, want %d held open: the edge had not seen its end when it reported", got, turn)
+	}
+	sc.see(1)
+	sc.report("a", false)
+	sc.tick()
+	if got := sc.look().Turn; got != turn+1 {
+		t.Errorf("turn %d runs, want %d after the edge has handed in everything", got, turn+1)
 	}
 	sc.wantFate(1, queue.Waiting)
 }
