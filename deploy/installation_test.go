@@ -52,6 +52,8 @@ type setup struct {
 	redis string
 	// edgeConfig and originConfig are more lines of the edges' and the origins' configuration.
 	edgeConfig, originConfig string
+	// ahead are the wall clocks of the first origins at the start, where the kind is datable.
+	ahead []time.Duration
 }
 
 func install(t *testing.T) *installation {
@@ -121,6 +123,14 @@ maxStaleSeconds: 3600
 %s`, listen, admin, strings.Join(known, ", "), filepath.Join(in.dir, "keys/cluster.secret"), as.edgeConfig))
 		in.edges[i] = &program{
 			t: t, path: filepath.Join(bin, "waitingroom-edge"), args: []string{"-config", filepath.Join(in.dir, name)}, log: &lockedBuffer{},
+		}
+	}
+	if as.kind == datable {
+		for _, p := range in.programs() {
+			p.wall = newWallClock(t, filepath.Join(in.dir, p.name()+".clock"))
+		}
+		for i, ahead := range as.ahead {
+			in.origins[i].wall.put(ahead)
 		}
 	}
 	t.Cleanup(func() {

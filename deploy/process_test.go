@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-var programs [2]struct { // by kind
+var programs [3]struct { // by kind
 	once sync.Once
 	dir  string
 	err  error
@@ -36,6 +36,8 @@ const (
 	checked kind = iota
 	// shipped programs are as people run them, for tests that measure time and memory.
 	shipped
+	// datable programs have a wall clock that the test puts right and wrong.
+	datable
 )
 
 // build builds the programs once for all tests.
@@ -46,8 +48,18 @@ func build(t *testing.T, as kind) string {
 		if programs.dir, programs.err = os.MkdirTemp("", "waitingroom-programs-"); programs.err != nil {
 			return
 		}
-		out, err := exec.Command("go", "build", fmt.Sprintf("-race=%t", as == checked), "-o", programs.dir,
-			"waitingroom/origin/cmd/waitingroom-origin", "waitingroom/edge/cmd/waitingroom-edge").CombinedOutput()
+		args := []string{"build", fmt.Sprintf("-race=%t", as == checked), "-o", programs.dir}
+		if as == datable {
+			overlay, err := datableTime(programs.dir)
+			if err != nil {
+				programs.err = err
+				return
+			}
+			// The whole library is compiled again: without what only debuggers read.
+			args = append(args, "-overlay", overlay, "-gcflags=all=-dwarf=false", "-ldflags=-s -w")
+		}
+		args = append(args, "waitingroom/origin/cmd/waitingroom-origin", "waitingroom/edge/cmd/waitingroom-edge")
+		out, err := exec.Command("go", args...).CombinedOutput()
 		if err != nil {
 			programs.err = fmt.Errorf("%w\n%s", err, out)
 		}
@@ -66,6 +78,7 @@ type program struct {
 	cmd  *exec.Cmd
 	done chan struct{}
 	log  *lockedBuffer
+	wall *wallClock // of a datable program
 }
 
 type lockedBuffer struct {
@@ -92,6 +105,9 @@ func (p *program) start() {
 	p.t.Helper()
 	p.cmd = exec.Command(p.path, p.args...)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	if p.wall != nil {
+		p.cmd.Env = append(os.Environ(), wallClockFile+"="+p.wall.path)
+	}
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatalf("start %s: %v", p.name(), err)
 	}
