@@ -69,6 +69,9 @@ func (s *Stepper) Tick(ctx context.Context, now time.Time) (step Step, err error
 	if err != nil {
 		return step, err
 	}
+	// Another origin's clock may be ahead, where the store's was set and this one has not measured since:
+	// then the queue's time has leapt, and that is an interruption.
+	now = look.Now
 	if look.Settings.Over(now) && look.Sessions == 0 {
 		return s.delete(ctx, look)
 	}

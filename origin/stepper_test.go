@@ -67,3 +67,40 @@ func TestPaceKnowsEveryJoin(t *testing.T) {
 		t.Errorf("%d fans were admitted in %d seconds at 120 a minute, want %d to %d", admitted, seconds, least, most)
 	}
 }
+
+// TestOfferSurvivesALeapOfTheStoresClock has the store's clock put forward, which another origin
+// knows before the one that coordinates.
+func TestOfferSurvivesALeapOfTheStoresClock(t *testing.T) {
+	now := time.Date(2026, time.May, 1, 12, 0, 0, 0, time.UTC)
+	settings := queue.DefaultSettings()
+	settings.Capacity = 1
+	s := &memory.Store{}
+	if _, _, err := s.Create(t.Context(), "demo.leap", "inc", "gen", settings, now); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Join(t.Context(), store.JoinBatch{Queue: "demo.leap", Edge: "e", Seq: 1, Users: make([]store.Key, 2), Now: now}); err != nil {
+		t.Fatal(err)
+	}
+	stepper := &Stepper{Store: s, Queue: "demo.leap", Owner: "o", LeaseTTL: 3 * time.Second}
+	if err := stepper.TakeUp(t.Context(), now); err != nil {
+		t.Fatal(err)
+	}
+	offered, err := stepper.Tick(t.Context(), now)
+	if err != nil || len(offered.Offered) != 1 {
+		t.Fatalf("the first tick: %+v, error %v, want an offer", offered, err)
+	}
+	const leap = time.Hour
+	if _, err := s.See(t.Context(), store.SightingBatch{Queue: "demo.leap", Incarnation: "inc", Edge: "e", Turn: 1, Positions: queue.Positions{2}, Now: now.Add(leap)}); err != nil {
+		t.Fatal(err)
+	}
+	for range 8 { // until it measures, too
+		now = now.Add(250 * time.Millisecond)
+		step, err := stepper.Tick(t.Context(), now)
+		if err != nil || len(step.Lapsed)+len(step.Missed)+step.Expired > 0 {
+			t.Fatalf("a tick after the leap: %+v, error %v, want nobody to miss or lose anything", step, err)
+		}
+	}
+	if _, _, err := s.Claim(t.Context(), store.Claim{Queue: "demo.leap", Incarnation: "inc", Position: 1, SessionID: "s", Now: now.Add(leap)}); err != nil {
+		t.Errorf("claim after the leap: %v", err)
+	}
+}

@@ -33,6 +33,9 @@ type Look struct {
 	TurnedAway uint64
 	// Admitted is the total of the offers made, those by joins included.
 	Admitted uint64
+	// Now is the time as of which all this was read: the reader's, or the latest that the store has seen
+	// of the queue if that is later. What is decided from the look is decided as of it.
+	Now time.Time
 	// LastTick is when the queue was last ticked, or last taken up from idleness.
 	LastTick time.Time
 

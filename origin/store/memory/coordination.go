@@ -74,7 +74,7 @@ func (s *Store) Look(ctx context.Context, id queue.ID, limit int, now time.Time)
 		Sessions: len(q.sessions), Offers: len(q.offers), Waiting: q.waiting, Present: q.present,
 		DueSessions: q.dueSessions.by(q.now), DueOffers: q.dueOffers.by(q.now.Add(-queue.ClaimGrace)),
 		JoinSlots: q.joinSlots, TurnedAway: q.turnedAway, Admitted: uint64(q.totals.Admitted), LastTick: q.lastTick,
-		Turn: q.turn, TurnStarted: q.turnStarted, Edges: maps.Clone(q.edges),
+		Now: q.now, Turn: q.turn, TurnStarted: q.turnStarted, Edges: maps.Clone(q.edges),
 		NextSessionEnd: q.dueSessions.first(),
 	}
 	if q.meta.Settings.State == queue.Open {

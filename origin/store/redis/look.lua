@@ -45,6 +45,6 @@ redis.call('DEL', scratch, inverse)
 redis.set_repl(redis.REPL_ALL)
 
 return done(m.epoch or '0', m.settings, sessions, offers, num('waiting'), present, dueSessions, dueOffers,
-  math.max(need, 0), pieces, num('joinSlots'), num('turnedAway'), num('admitted'), num('lastTick'), num('turn'), num('turnStarted'),
+  math.max(need, 0), pieces, num('joinSlots'), num('turnedAway'), num('admitted'), int(now), num('lastTick'), num('turn'), num('turnStarted'),
   redis.call('HGETALL', edges), redis.call('ZRANGE', EXPIRIES, 0, 0, 'WITHSCORES'),
   m.incarnation, num('version'))

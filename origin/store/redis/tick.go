@@ -99,7 +99,7 @@ func readLook(r *reply) (queue.Look, error) {
 	}
 	look.Candidates = look.Candidates[:min(len(look.Candidates), need)]
 	look.JoinSlots, look.TurnedAway, look.Admitted = int(r.int()), r.uint(), r.uint()
-	look.LastTick = r.time()
+	look.Now, look.LastTick = r.time(), r.time()
 	look.Turn, look.TurnStarted = r.uint(), r.time()
 	look.Edges = make(map[string]time.Time)
 	reports := r.texts()

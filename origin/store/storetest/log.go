@@ -103,6 +103,9 @@ func logTime(t *testing.T, s store.Store) {
 	if e := sc.lastEntry(); !e.At.Equal(want) {
 		t.Errorf("entry of a clock that lags is of %v, want %v", e.At, want)
 	}
+	if look := sc.look(); !look.Now.Equal(want) {
+		t.Errorf("a look by a clock that lags is as of %v, want %v", look.Now, want)
+	}
 	sc.tick()
 	sc.wantOffer(1, want.Add(20*time.Second))
 	if got := sc.claim(1); !got.StartsAt.Equal(want) {
