@@ -19,8 +19,8 @@ var patches = []struct{ file, from, to string }{
 		`if open && (q.free() > 0 || brokenRule == "recount") && position > 0 `,
 	},
 	{
-		"state.go", "for _, turn := range q.seen {",
-		"for _, turn := range q.seen[min(brokenTurns(), len(q.seen)-1):] {",
+		"state.go", "for _, turn := range q.kept() {",
+		"for _, turn := range q.kept()[min(brokenTurns(), len(q.kept())-1):] {",
 	},
 	{
 		"coordination.go", "look.Candidates = q.candidates(",
