@@ -79,7 +79,7 @@ func (l *link) Join(ctx context.Context, batch store.JoinBatch) (store.JoinResul
 			return result, err
 		}
 		p := &b.places[j.Position]
-		if !j.New && p.standing == isWaiting {
+		if !j.New && (p.standing == isWaiting || p.standing == isOffered) {
 			b.saw(j.Position, b.turn, b.now, b.entry)
 		}
 		if !b.ok(sameTold, j.ClaimBy.IsZero() == (p.standing != isOffered)) {
