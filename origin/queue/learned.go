@@ -26,6 +26,9 @@ const (
 	// forecastError is the part of the expected error that comes from what was measured;
 	// chanceError that of a single offer.
 	forecastError, chanceError = 0.08, 0.7
+	// aimedDecile is the quantile that is tracked for P90. The errors of one sale have mostly one sign
+	// for a while, which the tracking follows late; a little above the ninth decile makes up for it.
+	aimedDecile = 0.93
 	// ninthDecile is that of the normal distribution.
 	ninthDecile = 1.2816
 )
@@ -81,7 +84,7 @@ func (l Learned) wait(p point) Wait {
 func (l Learned) take(horizon int, e float64) {
 	for rate := learningRate; horizon < horizons; horizon++ {
 		nudge(&l.P50[horizon], e, 0.5, rate)
-		nudge(&l.P90[horizon], e, 0.9, rate)
+		nudge(&l.P90[horizon], e, aimedDecile, rate)
 		rate *= passedOn
 	}
 }
