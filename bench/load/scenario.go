@@ -86,6 +86,8 @@ type sizes struct {
 	turns           int // closed, and take-overs
 	slotQueues      int
 	slots           int // freed in each queue
+	saleFans        int // of a simulated sale
+	sales           int // simulated
 }
 
 func fullSizes(duration time.Duration) sizes {
@@ -93,6 +95,7 @@ func fullSizes(duration time.Duration) sizes {
 		duration: duration, rounds: roundsOfARace, connections: 64, joinConnections: 1024,
 		tickets: 50_000, unseen: int(40_000 * max(duration.Seconds(), 1)), sessions: 10_000,
 		storeFans: 1_000_000, ticks: 1000, turns: 10, slotQueues: 8, slots: 25,
+		saleFans: 100_000, sales: 4,
 	}
 }
 
@@ -149,7 +152,12 @@ func scenarios() []scenario {
 		{"page", "what the waiting page loads before it shows a place", []limit{
 			{"size", "KB", atMost, 14}, {"from other hosts", "files", atMost, 0},
 		}, runPage},
-		{"estimate", "the estimated wait in simulation", []limit{{"told in time", "share", atLeast, 0.9}}, nil},
+		{"estimate", "the estimated wait in simulation", []limit{
+			{"told in time", "share", atLeast, 0.9},
+			{"P50 holds", "share", atLeast, 0.40}, {"P50 holds", "share", atMost, 0.60},
+			{"P90 holds", "share", atLeast, 0.85}, {"P90 holds", "share", atMost, 0.95},
+			{"P90 / P50", "ratio", atMost, 2.5},
+		}, runEstimate},
 	}
 }
 

@@ -113,7 +113,7 @@ func TestCommandLine(t *testing.T) {
 func TestResultsAreKept(t *testing.T) {
 	dir := t.TempDir() + "/results"
 	var out, terminal bytes.Buffer
-	if err := run(t.Context(), []string{"-scenario", "estimate,live", "-json", "-results", dir}, &out, &terminal); err != nil {
+	if err := run(t.Context(), []string{"-scenario", "connections,live", "-json", "-results", dir}, &out, &terminal); err != nil {
 		t.Fatal(err)
 	}
 	if lines := bytes.Count(out.Bytes(), []byte("\n")); lines != 2 || terminal.Len() > 0 {
