@@ -11,7 +11,7 @@ import (
 // error is the logarithm of the true wait over the forecast one, in units of the expected error.
 type Learned struct {
 	P50 []float64 `json:"p50"` // the median of the errors
-	P90 []float64 `json:"p90"` // their ninth decile
+	P90 []float64 `json:"p90"` // their aimedDecile
 }
 
 const (
