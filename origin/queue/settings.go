@@ -213,6 +213,9 @@ func (s Settings) problems() []string {
 		}
 	}
 	within("capacity", s.Capacity, 0, MaxCapacity)
+	if year := s.OpensAt.Year(); !s.OpensAt.IsZero() && (year < 1970 || year >= 2200) {
+		list = append(list, "opensAt: from 1970 to 2199")
+	}
 	within("maxPerMinute", s.MaxPerMinute, 0, MaxCapacity)
 	within("purchaseWindowSeconds", s.PurchaseWindowSeconds, 1, MaxWindowSeconds)
 	within("holdSeconds", s.HoldSeconds, 1, MaxWindowSeconds)
