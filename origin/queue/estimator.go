@@ -88,12 +88,14 @@ func (e *Estimator) Observe(v *View, present int, now time.Time) *Estimate {
 	before, last := e.view, e.last
 	e.view, e.last = v, v.observe(present, now)
 	gap := now.Sub(last.at)
+	if last.settings.window != e.last.settings.window {
+		e.ended, e.spent, e.endedEver = nil, nil, 0 // by other steps
+	}
 	switch {
 	case before == nil || before.Incarnation != v.Incarnation || before.Generation() != v.Generation() || before.since != v.since || gap < 0 || gap > longestGap:
 		e.learned, e.predictions, e.presences = learnedBefore(v.Estimate), nil, nil
 		return nil
-	case last.settings.window != e.last.settings.window:
-		e.ended, e.spent, e.endedEver = nil, nil, 0 // by other steps
+	case last.settings.window != e.last.settings.window: // the two cannot be compared
 	case last.settings.state == Open && e.last.settings.state == Open:
 		e.measure(before, last, gap)
 	}

@@ -128,3 +128,26 @@ func TestLearnedFollowsTheErrors(t *testing.T) {
 		t.Errorf("after errors beyond all measure: %+v, want something sensible", w)
 	}
 }
+
+// A queue that was not observed for longer than is measured across comes back with another window, and
+// paused besides: what was measured by the steps of the old window must not meet the sessions of the new.
+func TestEstimatorOutlivesAGapWithAnotherWindow(t *testing.T) {
+	for _, window := range []int{100, 600, 1200} {
+		start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+		s := DefaultSettings()
+		s.Capacity, s.PurchaseWindowSeconds = 100, 60
+		v := NewView(Snapshot{ID: "shop.match", Incarnation: "i", Generations: []string{"g"}, Issued: 500, Settings: s})
+		var e Estimator
+		e.Observe(v, 400, start)
+		e.Observe(v, 400, start.Add(10*time.Second))
+		e.endedEver = 20 // as after twenty ends
+		paused := *v
+		paused.Settings.State, paused.Settings.PurchaseWindowSeconds = Paused, window
+		e.Observe(&paused, 400, start.Add(80*time.Second))
+		open := paused
+		open.Settings.State = Open
+		if got := e.Observe(&open, 400, start.Add(90*time.Second)); got != nil {
+			t.Errorf("window of %d s: got an estimate, want none before sessions have ended in it", window)
+		}
+	}
+}
