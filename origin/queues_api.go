@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"net/http"
 	"reflect"
 	"strings"
@@ -15,8 +16,13 @@ import (
 	"waitingroom/tokens"
 )
 
-// patchTries is how often a change is tried again that met another one.
-const patchTries = 5
+const (
+	// patchTries is how often a change is tried again that met another one: shops report what remains
+	// with every purchase.
+	patchTries = 20
+	// patchPause bounds the pause before each further try, so that many that meet part again.
+	patchPause = 20 * time.Millisecond
+)
 
 // queueDocument is a queue as operators see it.
 type queueDocument struct {
@@ -131,7 +137,14 @@ func (s *Server) patchQueue(w http.ResponseWriter, r *http.Request, operator tok
 		}
 		changed, ack, err := s.Store.Update(r.Context(), id, meta.Version, settings, s.clock.Now())
 		if errors.Is(err, store.ErrConflict) {
-			continue
+			pause := time.NewTimer(mathrand.N(patchPause))
+			select {
+			case <-pause.C:
+				continue
+			case <-r.Context().Done():
+				pause.Stop()
+				return errUnavailable
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("update queue: %w", err)
