@@ -98,7 +98,7 @@ tenants:
   - id: {{.Tenant}}
     ticketKeys: {file: "{{.Dir}}/{{.Tenant}}/{{.Tickets}}"}
     operatorKeys: {file: "{{.Dir}}/{{.Tenant}}/{{.Public}}"}
-    # The command api-key makes the entries of this list.
+    # The command api-key prints a line for this list; put it in place of the [].
     apiKeys: []
 # {{.Tenant}}/{{.Private}} signs operator JWTs (command operator-token). The origin does not need
 # it: move it to where you sign them.
