@@ -48,14 +48,24 @@ func (s *Server) authOperator(r *http.Request) (tokens.Operator, error) {
 	return s.verifyOperator(bearer)
 }
 
+// verifyOperator checks an operator JWT. Its sender is not told why it is refused, but the log is:
+// with the reason alone, which holds no part of the token.
 func (s *Server) verifyOperator(token string) (tokens.Operator, error) {
+	operator, err := s.readOperator(token)
+	if err != nil {
+		s.log.Info("operator token refused", "reason", err)
+	}
+	return operator, err
+}
+
+func (s *Server) readOperator(token string) (tokens.Operator, error) {
 	tenant, err := tokens.PeekIssuer(token)
 	if err != nil {
 		return tokens.Operator{}, fmt.Errorf("read issuer: %w", err)
 	}
 	own, known := s.keys.Load().tenants[tenant]
 	if !known {
-		return tokens.Operator{}, errBadCredential
+		return tokens.Operator{}, fmt.Errorf("verify operator: %w: its issuer is no tenant", tokens.ErrInvalid)
 	}
 	operator, err := own.operators.Verify(token, tenant, s.Config.PublicURL, s.clock.Now())
 	if err != nil {

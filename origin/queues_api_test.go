@@ -1,13 +1,16 @@
 package origin
 
 import (
+	"bytes"
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"waitingroom/origin/queue"
+	"waitingroom/origin/store/memory"
 	"waitingroom/tokens"
 )
 
@@ -157,6 +160,33 @@ func TestBadBodiesAreRefusedAndChangeNothing(t *testing.T) {
 	}
 }
 
+// TestRefusedOperatorTokensAreLogged reads what an operator of the waiting room finds who looks for
+// the reason that the answer does not tell.
+func TestRefusedOperatorTokensAreLogged(t *testing.T) {
+	creds, foreign := newCredentials(t), newCredentials(t)
+	good, stranger := creds.operator(t, "shop", tokens.RoleOperator), foreign.operator(t, "shop", tokens.RoleOperator)
+	for _, c := range []struct{ name, public, token, want string }{
+		{"good", testPublic, good, ""},
+		{"another audience", testPublic + ":8443", good, "another audience"},
+		{"a stranger's", testPublic, stranger, "no usable key has this key id"},
+		{"no JWT", testPublic, "abc", "it has not three parts"},
+	} {
+		var logs bytes.Buffer
+		config := creds.config
+		config.PublicURL = c.public
+		s := &Server{Config: config, Store: &memory.Store{}, Secrets: func() (Secrets, error) { return creds.secrets, nil }, Logger: slog.New(slog.NewTextHandler(&logs, nil))}
+		must(t, s.prepare())
+		must(t, s.clock.Measure(t.Context(), s.Store))
+		_, err := s.verifyOperator(c.token)
+		if (err == nil) != (c.want == "") || !strings.Contains(logs.String(), c.want) || err == nil && logs.Len() > 0 {
+			t.Errorf("%s: got %v and the log %q, want the reason %q in it", c.name, err, logs.String(), c.want)
+		}
+		if strings.Contains(logs.String(), c.token) {
+			t.Errorf("%s: the token is in the log", c.name)
+		}
+	}
+}
+
 func TestWhoMayDoWhat(t *testing.T) {
 	creds := newCredentials(t)
 	r := newRig(t, creds, nil)
@@ -184,6 +214,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 		{"two credentials", "GET", "/queues", "", []string{bearer(shop), key(creds.tenants["shop"].secretKey)}, 400, "duplicate_credentials"},
 		{"a credential twice", "GET", "/queues", "", []string{bearer(shop), bearer(shop)}, 400, "duplicate_credentials"},
 		{"viewer reads", "GET", "/queues/shop.sale", "", []string{bearer(viewer)}, 200, ""},
+		{"viewer lists", "GET", "/queues", "", []string{bearer(viewer)}, 200, ""},
 		{"viewer reads stats", "GET", "/queues/shop.sale/stats", "", []string{bearer(viewer)}, 200, ""},
 		{"viewer creates", "POST", "/queues", body, []string{bearer(viewer)}, 403, "forbidden"},
 		{"viewer patches", "PATCH", "/queues/shop.sale", `{"capacity":1}`, []string{bearer(viewer)}, 403, "forbidden"},
