@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -132,7 +134,36 @@ type TLS struct {
 	KeyFile  string `yaml:"keyFile"`
 }
 
-// ParseConfig reads a configuration file, fills in defaults and reports all problems together.
+// LoadConfig reads a configuration file and checks it. Relative file names in it are taken from its
+// own directory, wherever the program was started.
+func LoadConfig(path string) (Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("read config: %w", err)
+	}
+	c, err := ParseConfig(data)
+	if err != nil {
+		return Config{}, err
+	}
+	c.resolve(filepath.Dir(path))
+	return c, nil
+}
+
+// resolve takes relative file names from a directory.
+func (c *Config) resolve(dir string) {
+	files := []*string{&c.ClusterSecret.File}
+	if c.TLS != nil {
+		files = append(files, &c.TLS.CertFile, &c.TLS.KeyFile)
+	}
+	for _, file := range files {
+		if *file != "" && !filepath.IsAbs(*file) {
+			*file = filepath.Join(dir, *file)
+		}
+	}
+}
+
+// ParseConfig checks the text of a configuration file, fills in defaults and reports all problems
+// together.
 func ParseConfig(data []byte) (Config, error) {
 	var c Config
 	var problems []error

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -22,6 +23,29 @@ func TestExampleConfig(t *testing.T) {
 	}
 	if example.Limits != least.Limits || example.MaxStaleSeconds != least.MaxStaleSeconds {
 		t.Errorf("example: got %+v, want the defaults %+v", example.Limits, least.Limits)
+	}
+}
+
+func TestFileNamesAreTakenFromTheConfigsDirectory(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "edge.yaml")
+	const text = "listen: 127.0.0.1:0\norigins: [https://o.example]\nwhenStale: fail-open\n" +
+		"clusterSecret: {file: keys/cluster.secret}\ntls: {certFile: tls/edge.crt, keyFile: /etc/edge.key}\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := LoadConfig(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, got := range map[string][2]string{
+		"clusterSecret": {c.ClusterSecret.File, filepath.Join(dir, "keys/cluster.secret")},
+		"certFile":      {c.TLS.CertFile, filepath.Join(dir, "tls/edge.crt")},
+		"keyFile":       {c.TLS.KeyFile, "/etc/edge.key"},
+	} {
+		if got[0] != got[1] {
+			t.Errorf("%s: got %q, want %q", what, got[0], got[1])
+		}
 	}
 }
 

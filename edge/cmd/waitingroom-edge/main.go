@@ -23,7 +23,6 @@ func main() {
 	stop()
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		os.Exit(2)
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "waitingroom-edge:", err)
 		os.Exit(1)
@@ -37,16 +36,12 @@ func run(ctx context.Context, args []string, out, logs io.Writer) error {
 	path := flags.String("config", "edge.yaml", "configuration `file`")
 	checkOnly := flags.Bool("check-config", false, "check the configuration and its secret, and exit")
 	if err := flags.Parse(args); err != nil {
-		return flag.ErrHelp
+		return err
 	}
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
-	data, err := os.ReadFile(*path)
-	if err != nil {
-		return fmt.Errorf("read config: %w", err)
-	}
-	config, err := edge.ParseConfig(data)
+	config, err := edge.LoadConfig(*path)
 	if err != nil {
 		return err
 	}

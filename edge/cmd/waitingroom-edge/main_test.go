@@ -20,18 +20,20 @@ func TestCheckConfig(t *testing.T) {
 		}
 		return path
 	}
+	write("cluster.secret", secret)
 	const good = "listen: 127.0.0.1:0\norigins: [http://127.0.0.1:1]\nclusterSecret: {env: WAITINGROOM_CLUSTER_SECRET}\nwhenStale: fail-open\n"
 	for name, test := range map[string]struct {
 		args []string
 		want string // of the error; empty for none
 	}{
 		"example":         {[]string{"-config", "../../../deploy/edge.example.yaml"}, ""},
+		"file beside it":  {[]string{"-config", write("beside.yaml", strings.Replace(good, "env: WAITINGROOM_CLUSTER_SECRET", "file: cluster.secret", 1))}, ""},
 		"least":           {[]string{"-config", write("good.yaml", good)}, ""},
 		"unknown key":     {[]string{"-config", write("bad.yaml", good+"vip: true\n")}, "vip"},
 		"missing file":    {[]string{"-config", filepath.Join(dir, "none.yaml")}, "read config"},
 		"missing secret":  {[]string{"-config", write("secret.yaml", strings.Replace(good, "CLUSTER_SECRET", "NONE", 1))}, "clusterSecret"},
 		"stray argument":  {[]string{"-config", write("good.yaml", good), "x"}, "unexpected argument"},
-		"unknown flag":    {[]string{"-vip"}, "help requested"},
+		"unknown flag":    {[]string{"-vip"}, "not defined"},
 		"remote and http": {[]string{"-config", write("http.yaml", strings.Replace(good, "127.0.0.1:1", "origin.example", 1))}, "origins[0]"},
 	} {
 		var out, logs bytes.Buffer
