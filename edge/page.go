@@ -25,18 +25,18 @@ func (s *Server) getPage(ctx *fasthttp.RequestCtx) error {
 	snap, err := s.ready()
 	if err != nil {
 		ctx.Response.Header.Set("Refresh", "3")
-		return refusePage(ctx, err, "The waiting room is starting. This page tries again by itself.")
+		return refusePage(ctx, err, "One moment …", "The waiting room is starting. This page tries again by itself.")
 	}
 	l, err := findLine(ctx, snap)
 	if err != nil {
-		return refusePage(ctx, err, "There is no such queue.")
+		return refusePage(ctx, err, "There is no such queue", "The sale may be over, or the address incomplete. Please go back to the shop and start from there.")
 	}
 	to, given, err := oneQueryValue(ctx, "return")
 	if err == nil && given && !allowedReturn(to, l.view.Load().returnTo) {
 		err = errReturn
 	}
 	if err != nil {
-		return refusePage(ctx, err, "This link leads to a shop that does not belong to this queue.")
+		return refusePage(ctx, err, "This link does not work", "It leads to a shop that does not belong to this queue. Please go back to the shop and start from there.")
 	}
 	s.page.answer(ctx, "no-cache")
 	return nil
@@ -66,9 +66,9 @@ func allowedReturn(to string, origins map[string]struct{}) bool {
 	return same && (rest == "" || strings.ContainsRune("/?#", rune(rest[0])))
 }
 
-// refusePage answers a browser, which says that it reads HTML, in words, and anyone else as all
-// other addresses do. It never redirects nor links to what was asked for.
-func refusePage(ctx *fasthttp.RequestCtx, err error, text string) error {
+// refusePage answers a browser, which says that it reads HTML, in words and in the waiting page's
+// style, and anyone else as all other addresses do. It never redirects nor links to what was asked for.
+func refusePage(ctx *fasthttp.RequestCtx, err error, title, text string) error {
 	p, expected := asProblem(err)
 	if !expected || !bytes.Contains(ctx.Request.Header.Peek(fasthttp.HeaderAccept), []byte("text/html")) {
 		return err
@@ -78,7 +78,10 @@ func refusePage(ctx *fasthttp.RequestCtx, err error, text string) error {
 	ctx.Response.Header.Set(fasthttp.HeaderCacheControl, "no-store")
 	ctx.SetBodyString(`<!doctype html><html lang="en"><meta charset="utf-8">` +
 		`<meta name="viewport" content="width=device-width, initial-scale=1">` +
-		`<title>Waiting room</title><h1>Waiting room</h1><p>` + text + `</p></html>`)
+		`<meta name="robots" content="noindex"><meta name="color-scheme" content="light dark">` +
+		`<title>` + title + `</title><link rel="icon" href="/assets/icon.svg" type="image/svg+xml">` +
+		`<link rel="stylesheet" href="/assets/wait.css">` +
+		`<main><h1>` + title + `</h1><p>` + text + `</p></main></html>`)
 	return nil
 }
 

@@ -98,8 +98,11 @@ func TestPage(t *testing.T) {
 			if got.status != http.StatusBadRequest || got.header.Get("Content-Type") != contentType {
 				t.Errorf("%s for somebody who reads %s: got %d %s, want 400 %s", name, accept, got.status, got.header.Get("Content-Type"), contentType)
 			}
-			if got.header.Get("Location") != "" || strings.Contains(got.body, "evil") || strings.Contains(got.body, "href") {
+			if got.header.Get("Location") != "" || strings.Contains(got.body, "evil") || strings.Contains(got.body, "<a") {
 				t.Errorf("%s: got %v %q, want neither a redirect nor a link", name, got.header, got.body)
+			}
+			if styled := strings.Contains(got.body, `<link rel="stylesheet" href="/assets/wait.css">`); styled != strings.HasPrefix(contentType, "text/html") {
+				t.Errorf("%s for somebody who reads %s: got %q, want the page's style in a page alone", name, accept, got.body)
 			}
 		}
 	}
@@ -107,6 +110,10 @@ func TestPage(t *testing.T) {
 		if got := e.do("GET", path, nil, ""); got.status != http.StatusNotFound {
 			t.Errorf("GET %s: got %d, want 404", path, got.status)
 		}
+	}
+	unknown := e.do("GET", "/wait/acme.none", headers{"Accept": "text/html"}, "")
+	if unknown.status != http.StatusNotFound || !strings.Contains(unknown.body, "<main><h1>There is no such queue</h1>") {
+		t.Errorf("a browser at an unknown queue: got %d %q, want 404 and a page that says so", unknown.status, unknown.body)
 	}
 }
 

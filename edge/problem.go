@@ -53,7 +53,7 @@ var (
 	errMethod           = refuse(fasthttp.StatusMethodNotAllowed, "method_not_allowed", "This address does not take this method; see Allow.")
 	errInternal         = refuse(fasthttp.StatusInternalServerError, "internal_error", "Something went wrong here; it was logged.")
 	errNotReady         = busy("not_ready", "This edge has not heard from an origin yet.")
-	errOriginAway       = busy("origin_unavailable", "The origin cannot be reached; nothing was changed, or it may be asked again.")
+	errOriginAway       = busy("origin_unavailable", "The origin cannot answer now; nothing was changed, or it may be asked again.")
 	errTooManyJoins     = busy("too_many_joins", "More fans join at this moment than can be taken; try again.")
 	errAddressLimit     = limited("address_limit", "Too many fans join from this network address; try again.")
 	errKeyLimit         = limited("api_key_limit", "Too many fans join with this API key; try again.")
