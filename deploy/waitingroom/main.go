@@ -70,7 +70,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		if *asJSON {
 			return json.NewEncoder(stdout).Encode(a)
 		}
-		welcome(stdout, a, o.Crowd)
+		welcome(stdout, a, o)
 		return nil
 	}, func(line string) {
 		if !*asJSON {
@@ -79,9 +79,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	})
 }
 
-func welcome(w io.Writer, a Access, crowd int) {
+func welcome(w io.Writer, a Access, o Options) {
+	opens := "is open"
+	if o.OpensIn > 0 {
+		opens = "opens at " + time.Now().Add(o.OpensIn).Format(time.TimeOnly)
+	}
 	fmt.Fprintf(w, `
-The waiting room is open, with a crowd of %[1]d.
+The waiting room %[8]s, with a crowd of %[1]d.
 
   Open the shop:    %[2]s/
                     You are sent to the waiting page, see the line move, are let in and can buy.
@@ -93,5 +97,5 @@ The waiting room is open, with a crowd of %[1]d.
 
 Ctrl-C stops everything.
 
-`, crowd, a.Shop, a.Edge, a.Queue, a.OperatorToken, a.Origin, a.Other.Shop)
+`, o.Crowd, a.Shop, a.Edge, a.Queue, a.OperatorToken, a.Origin, a.Other.Shop, opens)
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func buildProgram(t *testing.T) string {
@@ -115,6 +116,16 @@ func TestUnknownFlagsAreRefused(t *testing.T) {
 		command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
 		if out, err := command.CombinedOutput(); err == nil || len(out) == 0 {
 			t.Errorf("%q: got exit code 0 or no words (%q); want a refusal", args, out)
+		}
+	}
+}
+
+func TestTheWelcomeSaysWhetherTheSaleIsOpen(t *testing.T) {
+	for opensIn, want := range map[time.Duration]string{0: "The waiting room is open,", time.Hour: "The waiting room opens at "} {
+		var out strings.Builder
+		welcome(&out, Access{Other: &Access{}}, Options{OpensIn: opensIn})
+		if !strings.Contains(out.String(), want) || strings.Contains(out.String(), "%!") {
+			t.Errorf("with -opens-in %v: got %q, want %q in it", opensIn, out.String(), want)
 		}
 	}
 }

@@ -53,7 +53,11 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if *path == "" || flags.NArg() > 0 {
+	if flags.NArg() > 0 {
+		flags.Usage()
+		return fmt.Errorf("unknown command %q", flags.Arg(0))
+	}
+	if *path == "" {
 		flags.Usage()
 		return errors.New("-config FILE is required")
 	}

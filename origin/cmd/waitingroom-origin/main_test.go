@@ -132,6 +132,12 @@ func TestOperatorTokenIsAccepted(t *testing.T) {
 	}
 }
 
+func TestAnUnknownCommandIsNamed(t *testing.T) {
+	if _, err := call(t, "bogus"); err == nil || !strings.Contains(err.Error(), `unknown command "bogus"`) {
+		t.Errorf("got %v, want it to name the unknown command", err)
+	}
+}
+
 func TestExampleConfigIsGood(t *testing.T) {
 	example, err := os.ReadFile("../../../deploy/origin.example.yaml")
 	if err != nil {
