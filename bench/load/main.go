@@ -32,7 +32,6 @@ func main() {
 	stop()
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		os.Exit(2)
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "load:", err)
 		os.Exit(1)
@@ -42,13 +41,13 @@ func main() {
 func run(ctx context.Context, args []string, out, terminal io.Writer) error {
 	flags := flag.NewFlagSet("load", flag.ContinueOnError)
 	flags.SetOutput(terminal)
-	name := flags.String("scenario", "", "measure these alone; `names` with commas between them")
+	name := flags.String("scenario", "", "measure these alone; `names` with commas between them: "+strings.Join(scenarioNames(), ", "))
 	asJSON := flags.Bool("json", false, "print JSON lines instead of the table")
 	duration := flags.Duration("duration", 2*time.Second, "how long each half of a round lasts")
 	results := flags.String("results", "", "`directory` to write the table to, as text and as JSON")
 	profiles := flags.String("profile", "", "`directory` to write CPU profiles of edge and origin to")
 	if err := flags.Parse(args); err != nil {
-		return flag.ErrHelp
+		return err
 	}
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
@@ -113,15 +112,19 @@ func choose(names string) ([]scenario, error) {
 	for name := range strings.SplitSeq(names, ",") {
 		i := slices.IndexFunc(all, func(s scenario) bool { return s.name == name })
 		if i < 0 {
-			var known []string
-			for _, s := range all {
-				known = append(known, s.name)
-			}
-			return nil, fmt.Errorf("there is no scenario %q; there are %s", name, strings.Join(known, ", "))
+			return nil, fmt.Errorf("there is no scenario %q; there are %s", name, strings.Join(scenarioNames(), ", "))
 		}
 		chosen = append(chosen, all[i])
 	}
 	return chosen, nil
+}
+
+func scenarioNames() []string {
+	var names []string
+	for _, s := range scenarios() {
+		names = append(names, s.name)
+	}
+	return names
 }
 
 // measure runs one scenario.

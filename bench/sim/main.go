@@ -33,7 +33,6 @@ func main() {
 	stop()
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		os.Exit(2)
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "sim:", err)
 		os.Exit(1)
@@ -55,7 +54,7 @@ func run(ctx context.Context, args []string, out, terminal io.Writer) error {
 	atOnce := flags.Int("parallel", runtime.NumCPU(), "how many of them at a time")
 	results := flags.String("results", "", "`directory` to write the summary to, as text, as JSON and as a plot")
 	if err := flags.Parse(args); err != nil {
-		return flag.ErrHelp
+		return err
 	}
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"time"
 
@@ -56,7 +57,8 @@ type checked struct {
 	Held   bool   `json:"held"`
 }
 
-// estimateReport is the quality of the estimate; Met is null while nobody was told one.
+// estimateReport is the quality of the estimate. Met is null where it is not judged: nobody was told
+// one, or something came that no estimate can foresee.
 type estimateReport struct {
 	Met *bool `json:"met"`
 	// Covered is the part of those who stayed that had an estimate soon after the first admissions.
@@ -83,19 +85,32 @@ func (t *tenth) report(number int) tenthReport {
 	}
 }
 
-func (e *estimates) report() estimateReport {
+// report judges the estimates of calm runs, and only describes those of others.
+func (e *estimates) report(calm bool) estimateReport {
 	all := e.all()
 	r := estimateReport{All: all.report(0), Stayed: e.Stayed, Covered: float64(e.Had) / float64(max(e.Stayed, 1))}
 	for i := range e.Tenths {
 		r.Tenths = append(r.Tenths, e.Tenths[i].report(i+1))
 	}
-	if all.told > 0 {
+	if calm && all.told > 0 {
 		met := r.Covered >= leastCovered && r.All.P50 >= least50 && r.All.P50 <= most50 &&
 			r.All.P90 >= least90 && r.All.P90 <= most90 && r.All.Spread <= mostSpread
 		r.Met = &met
 	}
+	r.Covered = rounded(r.Covered)
+	r.All.round()
+	for i := range r.Tenths {
+		r.Tenths[i].round()
+	}
 	return r
 }
+
+func (t *tenthReport) round() {
+	t.P50, t.P90, t.Spread, t.Came = rounded(t.P50), rounded(t.P90), rounded(t.Spread), rounded(t.Came)
+}
+
+// rounded is a figure with as many digits as say something.
+func rounded(figure float64) float64 { return math.Round(figure*1e4) / 1e4 }
 
 // report sums the simulation up; err is what run returned.
 func (w *world) report(took time.Duration, err error) report {
@@ -103,9 +118,9 @@ func (w *world) report(took time.Duration, err error) report {
 		Fans: w.about.fans, Slots: w.about.slots, Seed: w.about.seed, Calm: w.about.calm(), Elements: []element{},
 		Events: w.events, Polls: w.polls, Joins: w.joins, Positions: w.books.issued(), Ticks: w.ticks,
 		Turns: w.books.turn, States: w.books.states, Entries: w.books.entry,
-		VirtualSeconds: float64(w.now) / second, RealSeconds: took.Seconds(),
+		VirtualSeconds: rounded(float64(w.now) / second), RealSeconds: rounded(took.Seconds()),
 		Fates: make(map[string]int), WaitSeconds: make(map[string]int),
-		estimates: w.quality.result, Estimate: w.quality.result.report(), Met: err == nil,
+		estimates: w.quality.result, Estimate: w.quality.result.report(w.about.calm()), Met: err == nil,
 	}
 	for _, e := range elements {
 		if w.has(e) {
@@ -180,7 +195,7 @@ func (r *report) without() string {
 
 // text is the table of the estimate's quality by tenth of the line.
 func (e *estimateReport) text() string {
-	if e.Met == nil {
+	if e.All.Told == 0 {
 		return "the estimate is silent\n"
 	}
 	var b strings.Builder
@@ -192,9 +207,9 @@ func (e *estimateReport) text() string {
 		row(fmt.Sprint(t.Tenth), t)
 	}
 	row("all", e.All)
-	verdict := "met"
-	if !*e.Met {
-		verdict = "missed"
+	verdict := "not judged"
+	if e.Met != nil {
+		verdict = map[bool]string{true: "met", false: "missed"}[*e.Met]
 	}
 	fmt.Fprintf(&b, "an estimate within two minutes of the first admissions: %.1f %% of %d who stayed\nbudget: %s\n", 100*e.Covered, e.Stayed, verdict)
 	return b.String()

@@ -112,6 +112,19 @@ func TestReport(t *testing.T) {
 	if got["seed"] != 9.0 || got["broken"] != nil || got["met"] != true || got["calm"] != true {
 		t.Errorf("seed %v, broken %v, met %v, calm %v", got["seed"], got["broken"], got["met"], got["calm"])
 	}
+	if got["estimate"].(map[string]any)["met"] == nil {
+		t.Error("a calm run does not judge the estimate")
+	}
+	out.Reset()
+	if err := run(context.Background(), slices.DeleteFunc(args, func(arg string) bool { return arg == "-calm" }), &out, &terminal); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+		t.Fatalf("%v in %s", err, out.String())
+	}
+	if estimate := got["estimate"].(map[string]any); estimate["met"] != nil {
+		t.Errorf("a run that is not calm judges the estimate: %v", estimate["met"])
+	}
 	if terminal.Len() > 0 {
 		t.Errorf("progress is printed although there is no terminal: %q", terminal.String())
 	}

@@ -62,7 +62,7 @@ func many(ctx context.Context, plans []plan, atOnce int, out io.Writer) (summary
 	err := group.Wait()
 	close(lines)
 	<-told
-	s.RealSeconds = time.Since(s.Began).Seconds()
+	s.RealSeconds = rounded(time.Since(s.Began).Seconds())
 	var calm, disturbed estimates
 	for i := range s.Runs {
 		if r := &s.Runs[i]; r.Calm {
@@ -71,7 +71,7 @@ func many(ctx context.Context, plans []plan, atOnce int, out io.Writer) (summary
 			disturbed.add(&r.estimates)
 		}
 	}
-	s.Calm, s.Disturbed = calm.report(), disturbed.report()
+	s.Calm, s.Disturbed = calm.report(true), disturbed.report(false)
 	s.Met = err == nil && (s.Calm.Met == nil || *s.Calm.Met)
 	return s, err
 }
