@@ -87,7 +87,7 @@ type sizes struct {
 	slotQueues      int
 	slots           int // freed in each queue
 	saleFans        int // of a simulated sale
-	sales           int // simulated
+	sales           int // simulated, at least two
 }
 
 func fullSizes(duration time.Duration) sizes {

@@ -12,6 +12,7 @@ import (
 var tiny = sizes{
 	duration: 40 * time.Millisecond, rounds: 2, connections: 4, joinConnections: 16,
 	tickets: 200, unseen: 200, sessions: 50, storeFans: 3000, ticks: 3, turns: 2, slotQueues: 2, slots: 2,
+	saleFans: 5000, sales: 2,
 }
 
 // TestEveryScenarioMeasures runs each scenario on a small scale with the real programs. What it
