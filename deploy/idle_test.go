@@ -21,7 +21,6 @@ const idleQueues = 2000
 func TestIdleQueuesCostNothing(t *testing.T) {
 	t.Parallel()
 	in := setup{kind: shipped}.install(t)
-	in.start()
 	redis := goredis.NewClient(&goredis.Options{Addr: in.redis.Addr})
 	defer redis.Close()
 	settings := []string{
@@ -120,7 +119,6 @@ func cpuOfRedis(t *testing.T, redis *goredis.Client) float64 {
 func TestNothingIsLeftOfAClosedQueue(t *testing.T) {
 	t.Parallel()
 	in := install(t)
-	in.start()
 	redis := goredis.NewClient(&goredis.Options{Addr: in.redis.Addr})
 	defer redis.Close()
 	in.createQueue("warm-up", `"capacity":1`)

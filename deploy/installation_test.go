@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -240,20 +242,31 @@ func (in *installation) operator(path, role string) string {
 		"-tenant", tenant, "-role", role, "-audience", in.publicURL()))
 }
 
-// freePorts finds addresses on which nobody listens.
+// freePorts finds addresses on which nobody listens. They lie below the ports that the kernel gives to
+// outgoing connections, so that none of the test's own takes one before the program listens on it.
 func freePorts(t *testing.T, n int) []string {
 	t.Helper()
-	var addresses []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatalf("find a free port: %v", err)
+	const lowest, count = 10_000, 20_000
+	addresses := make([]string, 0, n)
+	for range 1000 {
+		if len(addresses) == n {
+			return addresses
 		}
-		defer l.Close()
-		addresses = append(addresses, l.Addr().String())
+		address := fmt.Sprintf("127.0.0.1:%d", lowest+rand.IntN(count))
+		if _, given := portsGiven.LoadOrStore(address, true); given {
+			continue
+		}
+		if l, err := net.Listen("tcp", address); err == nil {
+			_ = l.Close()
+			addresses = append(addresses, address)
+		}
 	}
-	return addresses
+	t.Fatalf("find %d free ports: only %d found", n, len(addresses))
+	return nil
 }
+
+// portsGiven are those that tests running at the same time have from freePorts.
+var portsGiven sync.Map
 
 // eventually waits until a condition holds, and fails the test when it does not in time.
 func (in *installation) eventually(timeout time.Duration, what string, holds func() bool) {
@@ -379,9 +392,13 @@ func (f *fan) claim(edge int) answer {
 	return f.in.request("POST", f.in.url.edges[edge]+"/tickets/"+f.id+"/session", "", bearer(f.ticket))
 }
 
-// enter claims and returns the session token.
+// enter waits for the fan's turn, claims and returns the session token.
 func (f *fan) enter(edge int) string {
 	f.in.t.Helper()
+	f.in.eventually(30*time.Second, fmt.Sprintf("position %d may claim", f.position), func() bool {
+		state := f.poll(edge).text("state")
+		return state == "admitted" || state == "active"
+	})
 	got := f.claim(edge)
 	if got.status != http.StatusOK {
 		f.in.t.Fatalf("claim of position %d: got %d %s, want 200", f.position, got.status, got.raw)

@@ -103,6 +103,9 @@ func (p *program) name() string { return filepath.Base(p.args[len(p.args)-1]) }
 
 func (p *program) start() {
 	p.t.Helper()
+	if p.cmd != nil {
+		p.t.Fatalf("start %s: it runs already", p.name())
+	}
 	p.cmd = exec.Command(p.path, p.args...)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	if p.wall != nil {
