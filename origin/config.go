@@ -51,7 +51,8 @@ type Config struct {
 	// SessionKeys is the JWK set of Ed25519 private keys that sign sessions. Required.
 	SessionKeys tokens.Source `yaml:"sessionKeys"`
 	// UserHashKey is the key under which ids of users are hashed before they are stored: at
-	// least 32 bytes. Required; a change separates users from the places that they have.
+	// least 32 bytes. Required; a change separates users from the places that they have, so that nobody
+	// of them can claim: none while a queue runs.
 	UserHashKey tokens.Source `yaml:"userHashKey"`
 
 	// Redis is where the state is kept. The origin program needs it; the all-in-one program

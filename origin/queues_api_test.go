@@ -260,7 +260,9 @@ func TestStatsCount(t *testing.T) {
 	id := r.create("sale", `"capacity":2`)
 	r.until(second, "the first tick", func() bool { return r.view(id).Turn > 1 })
 	r.join(id, "a", "b", "c", "d")
-	r.claimOne(id, 1)
+	if got := r.claimAs(id, 1, "a"); got.SessionToken == "" {
+		t.Fatalf("claim 1: got error %q, want a session", got.Error)
+	}
 	r.until(second, "the tick after", func() bool {
 		return object(t, r.operate("GET", "/queues/shop.sale/stats", ""))["present"] == 2.0
 	})

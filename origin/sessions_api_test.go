@@ -56,6 +56,22 @@ func TestEndingASessionFreesItsSlotAndRevokesIt(t *testing.T) {
 	}
 }
 
+// Whoever has the keys of the tickets, as a broken edge does, takes no user's place all the same.
+func TestClaimsOfForgedTickets(t *testing.T) {
+	r := newRig(t, newCredentials(t), nil)
+	id := r.create("sale", `"capacity":2,"identity":"required"`)
+	r.until(second, "the first tick", func() bool { return r.view(id).Turn > 1 })
+	place := r.join(id, "ann").Joins[0].Position
+	for _, forged := range []string{"bob", "anonymous"} {
+		if got := r.claimAs(id, place, forged); got.Error != wire.CodeTaken {
+			t.Errorf("claim of ann's place by %s: got %+v, want %q", forged, got, wire.CodeTaken)
+		}
+	}
+	if got := r.claimAs(id, place, "ann"); got.SessionToken == "" {
+		t.Errorf("claim by ann: got error %q, want a session", got.Error)
+	}
+}
+
 func TestClaims(t *testing.T) {
 	r := newRig(t, newCredentials(t), nil)
 	id := r.create("sale", `"capacity":1`)

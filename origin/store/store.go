@@ -41,7 +41,7 @@ var (
 	ErrNotClosed    = errors.New("queue is not closed")     // DELETE needs closed
 	ErrRunning      = errors.New("a session runs")          // DELETE, Leave: end the session first
 	ErrNotOffered   = errors.New("no offer runs")           // claim: not this fan's turn
-	ErrTaken        = errors.New("claimed by another")      // claim: the position's session has another subject
+	ErrTaken        = errors.New("claimed by another")      // claim: the position is another's
 	ErrOut          = errors.New("position is done")        // claim: ended, expired, missed, left, or the queue is closed
 	ErrNotIssued    = errors.New("position was not issued") //
 	ErrLeaseLost    = errors.New("another holds the lease") // Commit, CloseTurn: the epoch is not the running one
@@ -143,8 +143,8 @@ type Queues interface {
 	//   - what the view has and FindLost misses is put back: fates, running sessions, offers, and
 	//     the settings if the view's Version is higher. Totals count only what is still known.
 	//     A session that is put back has no subject: the first that claims it by a ticket of the
-	//     position keeps it, if the map of users does not know that subject elsewhere; everybody
-	//     else gets ErrTaken. All tickets of that position are of earlier generations, since the
+	//     position keeps it, if the map of users allows it as for a new session; everybody else gets
+	//     ErrTaken. All tickets of that position are of earlier generations, since the
 	//     counter has passed it.
 	//
 	// Of several callers that remember the same generation the first begins the new one; the others
@@ -185,10 +185,14 @@ type Line interface {
 	// Claim turns the position's offer into a session, until claimBy + queue.ClaimGrace. When
 	// a session runs already, its own subject gets the same session again, also when the queue
 	// is closed, and whatever SessionID it brings. A session ends as queue.Settings.SessionEnd
-	// says. A subject that the map of users knows starts a session only at the position that it
-	// has there (else ErrTaken), so that nobody who can forge tickets can give a user's name to
-	// another place. ErrNotIssued,
-	// ErrNotOffered, ErrTaken, ErrOut. A session that another call finds expired counts as ended.
+	// says. ErrNotIssued, ErrNotOffered, ErrTaken, ErrOut.
+	//
+	// A position that was given to a user starts a session only for that user, and a user who has a
+	// place starts none at another (else ErrTaken): so nobody who can forge tickets takes a user's
+	// place, or gives a user's name to another one. Where the map of users has nobody, the first who
+	// claims is believed, whatever the queue's identity: an anonymous fan's subject is written down
+	// nowhere, and a number that was passed over may be the place of a user whom a failover has taken
+	// from the map. A session that another call finds expired counts as ended.
 	Claim(ctx context.Context, claim Claim) (queue.Session, Ack, error)
 	// Leave takes a waiting or offered position out of the line. Nothing changes when it is done
 	// already. ErrRunning while its session runs, ErrNotIssued. The reason in its entry is

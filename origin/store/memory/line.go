@@ -134,6 +134,7 @@ func (q *state) joinAll(batch store.JoinBatch, joins []store.Joined) {
 		joins[i] = store.Joined{Position: next, New: true}
 		if user != (store.Key{}) {
 			q.users[user] = next
+			q.named.set(next - 1)
 		}
 		next++
 	}
@@ -191,6 +192,16 @@ func (q *state) place(user store.Key) (position uint64, known bool) {
 		return position, true
 	}
 	return 0, false
+}
+
+// taken reports whether the map of users keeps a subject from a position: it has the subject at another
+// place, which it has not lost, or somebody else at this one.
+func (q *state) taken(position uint64, subject store.Key) bool {
+	own, known := q.place(subject)
+	if known {
+		return own != position
+	}
+	return q.named.has(position - 1)
 }
 
 // running returns the session of a position if its expiry has not come.
@@ -254,7 +265,7 @@ func (q *state) claim(claim store.Claim) (queue.Session, error) {
 		case running == nil:
 			return queue.Session{}, store.ErrOut
 		case running.unclaimed:
-			if own, known := q.users[claim.Subject]; known && own != p {
+			if q.taken(p, claim.Subject) {
 				return queue.Session{}, store.ErrTaken
 			}
 			running.subject, running.unclaimed = claim.Subject, false
@@ -272,7 +283,7 @@ func (q *state) claim(claim store.Claim) (queue.Session, error) {
 	if !offered || !q.now.Before(claimBy.Add(queue.ClaimGrace)) {
 		return queue.Session{}, store.ErrNotOffered
 	}
-	if own, known := q.users[claim.Subject]; known && own != p {
+	if q.taken(p, claim.Subject) {
 		return queue.Session{}, store.ErrTaken
 	}
 	if claim.SessionID == "" {

@@ -37,6 +37,7 @@ type state struct {
 	sessionIDs  map[string]uint64
 	dueSessions due
 	users       map[store.Key]uint64
+	named       bitset // the positions in users, those of earlier places included, from 0
 	batches     map[string]*batches
 
 	turn        uint64

@@ -47,7 +47,10 @@ func (p *pair) joinBatch(batch store.JoinBatch) {
 	if err != nil {
 		return
 	}
-	for _, joined := range result.Joins {
+	for i, joined := range result.Joins {
+		if user := batch.Users[i]; user != (store.Key{}) {
+			p.owners[joined.Position] = user
+		}
 		p.issued = max(p.issued, joined.Position)
 		if !joined.ClaimBy.IsZero() {
 			p.meet(joined.Position)
@@ -76,8 +79,10 @@ func (p *pair) see() {
 // claim claims offers, sessions and what is neither, by its user, somebody else, or one who has
 // another place.
 func (p *pair) claim() {
-	claim := store.Claim{
-		Queue: p.id, Incarnation: p.incarnation(), Position: p.position("position"), Subject: p.user("subject"), Now: p.moment(),
+	claim := store.Claim{Queue: p.id, Incarnation: p.incarnation(), Position: p.position("position"), Now: p.moment()}
+	claim.Subject = p.owners[claim.Position]
+	if p.rarely("somebody else", 3) {
+		claim.Subject = p.user("subject")
 	}
 	if claim.Subject == (store.Key{}) {
 		claim.Subject = store.Key{255, byte(p.upTo("stranger", 1))}

@@ -32,10 +32,11 @@ type pair struct {
 	// named counts the names that were given, so that none comes twice.
 	named    int
 	issued   uint64
-	entry    uint64   // of the log, the last that was told
-	lapse    uint64   // the same, as of the last lapse
-	met      []uint64 // positions that had an offer or a session lately
-	sessions []string // their ids, also of sessions that ended
+	entry    uint64               // of the log, the last that was told
+	lapse    uint64               // the same, as of the last lapse
+	owners   map[uint64]store.Key // whose a position is, where users joined
+	met      []uint64             // positions that had an offer or a session lately
+	sessions []string             // their ids, also of sessions that ended
 	batches  []store.JoinBatch
 	seqs     map[string]uint64
 

@@ -39,7 +39,7 @@ func (s *Store) join(ctx context.Context, batch store.JoinBatch) (store.JoinResu
 		c.arg(len(pages))
 		for _, page := range pages {
 			c.arg(page)
-			c.key(c.waiting(page), c.seen(c.shape.turn, page), c.fates(page), c.lapsed(page))
+			c.key(c.waiting(page), c.seen(c.shape.turn, page), c.fates(page), c.lapsed(page), c.named(page))
 		}
 		c.arg(len(buckets))
 		for _, bucket := range buckets {

@@ -21,7 +21,7 @@ if turn ~= m.turn then return again() end
 
 local pages, buckets = {}, {}
 for _ = 1, number() do
-  pages[number()] = {waiting = key(), seen = key(), fates = key(), lapsed = key()}
+  pages[number()] = {waiting = key(), seen = key(), fates = key(), lapsed = key(), named = key()}
 end
 for _ = 1, number() do buckets[number()] = key() end
 
@@ -112,8 +112,14 @@ if fresh > 0 then
     if not live[page] then live[page], grown = true, true end
   end
   if grown then setLive(live) end
-  for _, newcomer in ipairs(newcomers) do
-    redis.call('HSET', newcomer.bucket, newcomer.user, int(first + newcomer.index - 1))
+  local named = {}
+  for i, newcomer in ipairs(newcomers) do
+    named[i] = first + newcomer.index - 1
+    redis.call('HSET', newcomer.bucket, newcomer.user, int(named[i]))
+  end
+  for page, offsets in pairs(byPage(named)) do
+    ensure(pages[page].named, PAGE_BYTES)
+    write(pages[page].named, 'u1', offsets, 1)
   end
   if #newcomers > 0 and m.hasUsers ~= '1' then set('hasUsers', 1) end
   set('issued', highest)

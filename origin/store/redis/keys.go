@@ -24,6 +24,7 @@ import (
 //	batches:EDGE    hash: sequence number -> answer, last -> highest sequence number
 //	users:B         hash: user key -> position, in 4,096 buckets small enough for a listpack
 //	fates:P         bitmap of 4 bits a position: what became of it; absent while all wait
+//	named:P         bitmap: whose position a user has in the map; absent while nobody's is
 //	waiting:P       bitmap: who waits without an offer
 //	lapsed:P        bitmap: whose offer lapsed after the last sighting; absent while nobody's did
 //	missed:P        hash: position -> missed offers
@@ -108,6 +109,7 @@ func (k queueKeys) scratch(n int) string       { return k.numbered("scratch:", u
 func (k queueKeys) batches(edge string) string { return string(k) + "batches:" + edge }
 func (k queueKeys) users(bucket uint64) string { return k.numbered("users:", bucket) }
 func (k queueKeys) fates(page uint64) string   { return k.numbered("fates:", page) }
+func (k queueKeys) named(page uint64) string   { return k.numbered("named:", page) }
 func (k queueKeys) waiting(page uint64) string { return k.numbered("waiting:", page) }
 func (k queueKeys) lapsed(page uint64) string  { return k.numbered("lapsed:", page) }
 func (k queueKeys) missed(page uint64) string  { return k.numbered("missed:", page) }

@@ -47,9 +47,9 @@ func busy(t *testing.T, s store.Store, id queue.ID, now time.Time) {
 	_, err = s.Commit(t.Context(), id, "owner", time.Hour, queue.Tick{Epoch: epoch, Now: now.Add(1), Offer: queue.Positions{1, 2, 70_001}})
 	check("Commit", err)
 	now = now.Add(settings.Claim() - time.Second)
-	for _, position := range []uint64{1, 70_001} {
+	for position, user := range map[uint64]store.Key{1: {1}, 70_001: {}} {
 		_, _, err = s.Claim(t.Context(), store.Claim{
-			Queue: id, Incarnation: "inc", Position: position, SessionID: fmt.Sprint(id, "~", position), Now: now,
+			Queue: id, Incarnation: "inc", Position: position, Subject: user, SessionID: fmt.Sprint(id, "~", position), Now: now,
 		})
 		check("Claim", err)
 	}
@@ -93,7 +93,7 @@ func TestDeleteLeavesNothing(t *testing.T) {
 	}
 	for _, kind := range []string{
 		"meta", "log", "offers", "expiries", "sessions", "sessionids", "edges", "joiners", "batches:edge",
-		"users:N", "fates:N", "waiting:N", "lapsed:N", "missed:N", "seen:N:N",
+		"users:N", "fates:N", "named:N", "waiting:N", "lapsed:N", "missed:N", "seen:N:N",
 		"journal", "minutes", "moves",
 	} {
 		// Nothing is offered any more.

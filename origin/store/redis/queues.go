@@ -281,7 +281,7 @@ func (s *Store) nameAll(ctx context.Context, c *call) (incarnation string, err e
 		c.key(c.batches(edge))
 	}
 	for page := uint64(0); page*pageSize < c.shape.issued; page++ {
-		c.key(c.fates(page))
+		c.key(c.fates(page), c.named(page))
 	}
 	c.keyPages()
 	if fields.Val()[1] != nil {

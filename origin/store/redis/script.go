@@ -180,7 +180,7 @@ type call struct {
 	keys []string
 	args []any
 	// shape is the queue's as far as it is known; need are the further pages that a batch of joins
-	// asked for.
+	// or a claim asked for.
 	shape shape
 	need  []uint64
 }
@@ -231,7 +231,10 @@ func (s *Store) run(ctx context.Context, script *script, id queue.ID, incarnatio
 			r.shape = known
 			return r, r.err
 		}
-		if need, err = parsePages(r.text()); err != nil {
+		if need, err = parsePages(r.text()); err == nil {
+			err = r.err
+		}
+		if err != nil {
 			return nil, err
 		}
 	}

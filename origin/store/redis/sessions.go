@@ -25,15 +25,20 @@ func checked(position uint64) (inRange, page uint64) {
 	return position, pageOf(position)
 }
 
-// Claim implements store.Line.
+// Claim implements store.Line. It is one call of a script; only a subject whose place in the map of users
+// lies in another page costs a second one.
 func (s *Store) Claim(ctx context.Context, claim store.Claim) (queue.Session, store.Ack, error) {
 	if claim.SessionID == "" {
 		return queue.Session{}, store.Ack{}, errors.New("claim position: no session id")
 	}
 	position, page := checked(claim.Position)
 	r, err := s.run(ctx, claimScript, claim.Queue, claim.Incarnation, claim.Now, func(c *call) error {
-		c.key(c.sessions(), c.sessionIDs(), c.fates(page), c.missed(page), c.users(bucketOf(claim.Subject)))
-		c.arg(position, claim.Subject[:], claim.SessionID)
+		c.key(c.sessions(), c.sessionIDs(), c.fates(page), c.missed(page), c.users(bucketOf(claim.Subject)), c.named(page))
+		c.arg(position, claim.Subject[:], claim.SessionID, len(c.need))
+		for _, other := range c.need {
+			c.arg(other)
+			c.key(c.fates(other))
+		}
 		return nil
 	})
 	if err != nil {

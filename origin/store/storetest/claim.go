@@ -18,7 +18,8 @@ var claimCases = []testCase{
 	{"leave", leave},
 	{"end session", endSession},
 	{"whole seconds", claimWholeSeconds},
-	{"of a known user", claimOfKnownUser},
+	{"of a user's place", claimOfUser},
+	{"after the user's place is done", claimAfterDone},
 	{"find session", findSession},
 }
 
@@ -294,16 +295,47 @@ func claimWholeSeconds(t *testing.T, s store.Store) {
 	}
 }
 
-// claimOfKnownUser wants a user's session only at the user's own position: a ticket that says
-// otherwise is forged.
-func claimOfKnownUser(t *testing.T, s store.Store) {
-	sc := newScene(t, s, nil)
-	own := sc.joinBatch(sc.batch(store.Key{}, key(1))).Joins[1].Position
-	sc.tick() // offers both
-	sc.wantClaim("another place in a user's name", own-1, key(1), store.ErrTaken)
-	request := sc.claimRequest(own)
-	request.Subject = key(1)
-	if session, _, err := s.Claim(t.Context(), request); err != nil || session.Position != own {
-		t.Errorf("a user's claim of the own place: %+v, error %v, want a session at %d", session, err, own)
+// claimOfUser wants a user's place claimed by that user alone, whatever the queue's identity, and no other
+// place in the name of a user who has one: a ticket that says otherwise is forged.
+func claimOfUser(t *testing.T, s store.Store) {
+	for _, identity := range []queue.Identity{queue.IdentityOptional, queue.IdentityRequired} {
+		sc := newScene(t, s, func(s *queue.Settings) { s.Capacity = 4 })
+		sc.join(store.Key{}, key(1), key(2), key(3))
+		sc.update(func(s *queue.Settings) { s.Identity = identity })
+		sc.tick()
+		sc.wantClaim("a user's place by nobody whom the map knows", 2, subject(2), store.ErrTaken)
+		sc.wantClaim("a user's place by nobody at all", 2, store.Key{}, store.ErrTaken)
+		sc.wantClaim("a user's place by another user", 2, key(2), store.ErrTaken)
+		sc.wantClaim("an anonymous place by a user", 1, key(1), store.ErrTaken)
+		for position := range uint64(4) {
+			sc.claim(position + 1) // the anonymous fan who came before an identity was required, too
+		}
+		sc.wantClaim("a user's session by nobody whom the map knows", 2, subject(2), store.ErrTaken)
 	}
+}
+
+// claimAfterDone wants a user believed at a place that the map does not know, once the one that it knows
+// is done: the later join may have been lost.
+func claimAfterDone(t *testing.T, s store.Store) {
+	const far = 140_000 // stores keep positions in pages
+	sc := newScene(t, s, func(s *queue.Settings) { s.Capacity = 5; s.ClaimSeconds = 3600 })
+	sc.join(key(1), key(2), key(3))
+	sc.joinAnonymous(far)
+	sc.leave(1)
+	sc.acquire()
+	sc.commit(queue.Tick{Offer: queue.Positions{2, 3, far + 1, far + 2}})
+	session := sc.claim(2)
+	wantClaimed := func(position uint64, by store.Key) {
+		t.Helper()
+		request := sc.claimRequest(position)
+		request.Subject = by
+		if _, _, err := s.Claim(t.Context(), request); err != nil {
+			t.Errorf("claim of %d by a user whose known place is done: %v", position, err)
+		}
+	}
+	sc.wantClaim("by a user with an offer elsewhere", far+1, key(3), store.ErrTaken)
+	wantClaimed(far+1, key(1))
+	sc.wantClaim("by a user with a session elsewhere", far+2, key(2), store.ErrTaken)
+	sc.now = session.ExpiresAt // no tick has ended it yet
+	wantClaimed(far+2, key(2))
 }

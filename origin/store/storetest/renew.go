@@ -14,6 +14,7 @@ var renewCases = []testCase{
 	{"nothing was lost", renewNothing},
 	{"what was lost is put back", renewLost},
 	{"a session that was put back", renewSession},
+	{"users whom the map has lost", renewUsers},
 	{"several origins notice", renewTogether},
 	{"settings", renewSettings},
 	{"a generation that the store has lost", renewGeneration},
@@ -167,6 +168,9 @@ func renewSession(t *testing.T, s store.Store) {
 	claim.Subject = key(1) // has position 1
 	_, _, err := s.Claim(t.Context(), claim)
 	sc.wantErr("a user with another position", err, store.ErrTaken)
+	claim.Subject = key(9)
+	_, _, err = s.Claim(t.Context(), claim)
+	sc.wantErr("nobody whom the map knows", err, store.ErrTaken)
 	for range 2 {
 		claim.Subject = key(2)
 		if got, _, err := s.Claim(t.Context(), claim); err != nil || got != session {
@@ -178,6 +182,33 @@ func renewSession(t *testing.T, s store.Store) {
 	sc.wantErr("the second", err, store.ErrTaken)
 	sc.endSession(session.ID)
 	sc.wantFate(2, queue.Ended)
+}
+
+// renewUsers wants users whose joins were lost with the map's entries let in by their tickets, and the
+// places of those whom the map still has kept for them.
+func renewUsers(t *testing.T, s store.Store) {
+	sc := lossy(t, s, func(s *queue.Settings) { s.Capacity = 20; s.Identity = queue.IdentityRequired })
+	sc.join(key(1), key(2))
+	view := sc.memory(nil) // of 3 to 12 as well
+	sc.renew(view, "g2")
+	again := sc.join(key(5))[0].Position // who comes again without the ticket begins anew
+	sc.acquire()
+	sc.advance(time.Second)
+	sc.commit(queue.Tick{Offer: queue.Positions{1, 2, 3, 4, 5, again}})
+	for position, want := range map[uint64]error{1: store.ErrTaken, 3: nil, 5: store.ErrTaken, again: store.ErrTaken} {
+		claim := sc.claimRequest(position)
+		claim.Subject = key(int(position) + 100)
+		if position == 5 {
+			claim.Subject = key(5)
+		}
+		_, _, err := s.Claim(t.Context(), claim)
+		if !errors.Is(err, want) {
+			t.Errorf("claim of %d: %v, want %v", position, err, want)
+		}
+	}
+	for _, position := range []uint64{1, 2, again} {
+		sc.claim(position)
+	}
 }
 
 func renewTogether(t *testing.T, s store.Store) {

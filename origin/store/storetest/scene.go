@@ -31,6 +31,7 @@ type scene struct {
 
 	edge  string
 	seq   uint64
+	users map[uint64]store.Key // whose a position is, by the joins
 	owner string
 	epoch uint64
 	pace  queue.Pace
@@ -62,7 +63,7 @@ func newScene(t *testing.T, s store.Store, change func(*queue.Settings)) *scene 
 	sc := &scene{
 		t: t, s: s, now: now,
 		id: queue.MakeID(randomName(), "match"), inc: randomName(),
-		edge: randomName(), owner: randomName(),
+		edge: randomName(), owner: randomName(), users: make(map[uint64]store.Key),
 	}
 	sc.create(settings)
 	t.Cleanup(sc.checkLog)
@@ -86,7 +87,7 @@ func key(n int) store.Key {
 	return k
 }
 
-// subject is the one that claims the position in a scene.
+// subject is the one that claims an anonymous fan's position in a scene.
 func subject(position uint64) store.Key { return key(1_000_000 + int(position)) }
 
 func (sc *scene) advance(d time.Duration) { sc.now = sc.now.Add(d) }
@@ -166,6 +167,11 @@ func (sc *scene) joinBatch(batch store.JoinBatch) store.JoinResult {
 	}
 	if len(result.Joins) != len(batch.Users) {
 		sc.t.Fatalf("Join: %d answers for %d fans", len(result.Joins), len(batch.Users))
+	}
+	for i, joined := range result.Joins {
+		if user := batch.Users[i]; user != (store.Key{}) {
+			sc.users[joined.Position] = user
+		}
 	}
 	return result
 }
@@ -287,9 +293,14 @@ func (sc *scene) run(d time.Duration, each func()) {
 	}
 }
 
+// claimRequest is a claim by the fan whose the position is.
 func (sc *scene) claimRequest(position uint64) store.Claim {
+	by, user := sc.users[position]
+	if !user {
+		by = subject(position)
+	}
 	return store.Claim{
-		Queue: sc.id, Incarnation: sc.inc, Position: position, Subject: subject(position),
+		Queue: sc.id, Incarnation: sc.inc, Position: position, Subject: by,
 		SessionID: string(sc.id) + "~" + randomName(), Now: sc.now,
 	}
 }
