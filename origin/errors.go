@@ -59,6 +59,7 @@ var sentinels = []struct {
 	answer *problem
 	wire   string // the code that an edge is told
 }{
+	{store.ErrInvalid, errBadBody, wire.CodeBadRequest},
 	{store.ErrNotFound, errNoQueue, wire.CodeNotFound},
 	{store.ErrExists, refuse(http.StatusConflict, "queue_exists", "a queue with this slug exists"), wire.CodeBadRequest},
 	{store.ErrConflict, refuse(http.StatusConflict, "changed_meanwhile", "the queue was changed by another request; read it again"), wire.CodeUnavailable},

@@ -11,8 +11,11 @@
 //     it has seen for a queue in a call that it did not refuse, so a caller whose clock lags changes
 //     nothing early. Times are cut to milliseconds. What runs until a time (a session, a lease, an offer with its grace) runs
 //     no more at that time.
-//   - A method that names an incarnation fails with ErrNotFound when the queue has another one,
-//     and every method does when there is no queue of that id.
+//   - Arguments that no caller can mean are refused before anything else with ErrInvalid: an empty name of
+//     an edge in a batch of joins, of an owner, a generation or a session that is to be started or revoked,
+//     and what else the checks in arguments.go say.
+//   - A method that names an incarnation fails with ErrNotFound when the queue has another one (none is named by the
+//     empty string), and every method does when there is no queue of that id.
 //   - A returned Ack with Leaderless set asks the caller to take the queue's lease and tick. It is
 //     set whenever no lease is live, except for a queue that has nothing to do: a closed one without
 //     sessions, and a scheduled one that is asleep (queue.Settings.Asleep).
@@ -33,6 +36,7 @@ import (
 )
 
 var (
+	ErrInvalid      = errors.New("no valid argument")       // see the checks in arguments.go
 	ErrNotFound     = errors.New("no such queue")           // also: another incarnation
 	ErrExists       = errors.New("queue exists")            //
 	ErrConflict     = errors.New("changed meanwhile")       // read again and retry
@@ -185,7 +189,8 @@ type Line interface {
 	// Claim turns the position's offer into a session, until claimBy + queue.ClaimGrace. When
 	// a session runs already, its own subject gets the same session again, also when the queue
 	// is closed, and whatever SessionID it brings. A session ends as queue.Settings.SessionEnd
-	// says. ErrNotIssued, ErrNotOffered, ErrTaken, ErrOut.
+	// says. ErrNotIssued, ErrNotOffered, ErrTaken, ErrOut;
+	// ErrInvalid also where another session has the SessionID.
 	//
 	// A position that was given to a user starts a session only for that user, and a user who has a
 	// place starts none at another (else ErrTaken): so nobody who can forge tickets takes a user's

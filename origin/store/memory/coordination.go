@@ -26,6 +26,9 @@ func (l *lease) giveUp(idle bool) { l.owner, l.idle = "", idle }
 
 // Acquire implements store.Coordination.
 func (s *Store) Acquire(ctx context.Context, id queue.ID, owner string, ttl time.Duration, now time.Time) (uint64, error) {
+	if err := store.CheckOwner(owner); err != nil {
+		return 0, err
+	}
 	var epoch uint64
 	_, err := s.change(ctx, id, now, func(q *state) error {
 		l := &q.lease
@@ -50,6 +53,9 @@ func (s *Store) Acquire(ctx context.Context, id queue.ID, owner string, ttl time
 
 // Release implements store.Coordination.
 func (s *Store) Release(ctx context.Context, id queue.ID, owner string, epoch uint64) error {
+	if err := store.CheckOwner(owner); err != nil {
+		return err
+	}
 	q, err := s.open(ctx, id)
 	if err != nil {
 		return err
@@ -87,6 +93,9 @@ func (s *Store) Look(ctx context.Context, id queue.ID, limit int, now time.Time)
 
 // Commit implements store.Coordination.
 func (s *Store) Commit(ctx context.Context, id queue.ID, owner string, ttl time.Duration, tick queue.Tick) (store.TickResult, error) {
+	if err := store.CheckOwner(owner); err != nil {
+		return store.TickResult{}, err
+	}
 	var result store.TickResult
 	tick.Now = moment(tick.Now)
 	_, err := s.change(ctx, id, tick.Now, func(q *state) error {

@@ -3,7 +3,7 @@ package memory
 import (
 	"cmp"
 	"context"
-	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -60,6 +60,9 @@ func (b *batches) find(seq uint64) (index int, found bool) {
 
 // Join implements store.Line.
 func (s *Store) Join(ctx context.Context, batch store.JoinBatch) (store.JoinResult, error) {
+	if err := batch.Check(); err != nil {
+		return store.JoinResult{}, err
+	}
 	var result store.JoinResult
 	ack, err := s.change(ctx, batch.Queue, batch.Now, func(q *state) (err error) {
 		result, err = q.join(batch)
@@ -247,6 +250,9 @@ func (q *state) report(batch store.SightingBatch) {
 
 // Claim implements store.Line.
 func (s *Store) Claim(ctx context.Context, claim store.Claim) (queue.Session, store.Ack, error) {
+	if err := claim.Check(); err != nil {
+		return queue.Session{}, store.Ack{}, err
+	}
 	var result queue.Session
 	ack, err := s.changeOf(ctx, claim.Queue, claim.Incarnation, claim.Now, func(q *state) (err error) {
 		result, err = q.claim(claim)
@@ -286,11 +292,8 @@ func (q *state) claim(claim store.Claim) (queue.Session, error) {
 	if q.taken(p, claim.Subject) {
 		return queue.Session{}, store.ErrTaken
 	}
-	if claim.SessionID == "" {
-		return queue.Session{}, errors.New("claim position: no session id")
-	}
 	if _, taken := q.sessionIDs[claim.SessionID]; taken {
-		return queue.Session{}, errors.New("claim position: the session id is in use")
+		return queue.Session{}, fmt.Errorf("%w: the session id is in use", store.ErrInvalid)
 	}
 	q.takeOffer(p)
 	q.setFate(p, queue.Claimed)
@@ -365,6 +368,9 @@ func (s *Store) SessionAt(ctx context.Context, id queue.ID, incarnation string, 
 
 // EndSession implements store.Line.
 func (s *Store) EndSession(ctx context.Context, id queue.ID, name string, fate queue.Fate, reason string, now time.Time) (store.Ack, error) {
+	if err := store.CheckEnd(fate); err != nil {
+		return store.Ack{}, err
+	}
 	return s.change(ctx, id, now, func(q *state) error {
 		position, known := q.sessionIDs[name]
 		if !known || q.running(position) == nil {

@@ -85,6 +85,9 @@ func (s *Store) Create(ctx context.Context, id queue.ID, incarnation, generation
 	if err := ctx.Err(); err != nil {
 		return store.Meta{}, store.Ack{}, err
 	}
+	if err := store.CheckNames(incarnation, generation); err != nil {
+		return store.Meta{}, store.Ack{}, err
+	}
 	settings.ReturnOrigins = slices.Clone(settings.ReturnOrigins)
 	s.create(id, incarnation, generation, settings, moment(now))
 	var meta store.Meta
@@ -267,7 +270,8 @@ func (s *Store) Deleted(ctx context.Context, id queue.ID, incarnation string) (b
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.deleted[id] == incarnation, nil
+	last, deleted := s.deleted[id]
+	return deleted && last == incarnation, nil
 }
 
 // Counts implements store.Queues.

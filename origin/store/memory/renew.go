@@ -12,6 +12,9 @@ import (
 // Renew implements store.Queues. This store loses nothing while its process lives, but it keeps the
 // contract for whoever remembers another history.
 func (s *Store) Renew(ctx context.Context, remembered *queue.View, generation string, now time.Time) (store.Meta, store.Ack, error) {
+	if err := store.CheckNames(remembered.Incarnation, generation); err != nil {
+		return store.Meta{}, store.Ack{}, err
+	}
 	snapshot, err := s.Snapshot(ctx, remembered.ID)
 	if err != nil {
 		return store.Meta{}, store.Ack{}, err

@@ -44,6 +44,9 @@ func (s *Store) Revoke(ctx context.Context, tenant string, r store.Revocation, n
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if err := r.Check(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r.ExpiresAt = moment(r.ExpiresAt)

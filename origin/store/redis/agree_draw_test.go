@@ -35,7 +35,7 @@ func (p *pair) silence() {
 // incarnation is the queue's, as a rule.
 func (p *pair) incarnation() string {
 	if p.rarely("another incarnation", 25) {
-		return "another"
+		return pick(p, "named", "another", "")
 	}
 	return p.inc
 }

@@ -14,6 +14,9 @@ func (p *pair) join() {
 		return
 	}
 	batch := store.JoinBatch{Edge: pick(p, "edge", "edge-0", "edge-1"), FloorOf: p.incarnation()}
+	if p.rarely("of no edge", 25) {
+		batch.Edge = ""
+	}
 	// Numbers may be left out, and come later.
 	batch.Seq = p.seqs[batch.Edge] + pick[uint64](p, "number further", 1, 1, 1, 1, 2, 3, 300)
 	if behind := pick[uint64](p, "number behind", 0, 0, 0, 0, 0, 0, 1, 2, 250, 290); behind < batch.Seq {
@@ -88,7 +91,9 @@ func (p *pair) claim() {
 		claim.Subject = store.Key{255, byte(p.upTo("stranger", 1))}
 	}
 	claim.SessionID = p.name("session")
-	if len(p.sessions) > 0 && p.rarely("a session id again", 15) {
+	if p.rarely("no session id", 25) {
+		claim.SessionID = ""
+	} else if len(p.sessions) > 0 && p.rarely("a session id again", 15) {
 		// One that runs: those that ended are the caller's not to give again.
 		if last := p.sessions[len(p.sessions)-1]; p.runs(last) {
 			claim.SessionID = last
@@ -111,6 +116,8 @@ func (p *pair) end() {
 	fate, reason := queue.Ended, queue.ReasonReleased
 	if p.rarely("left", 3) {
 		fate, reason = queue.Left, queue.ReasonLeft
+	} else if p.rarely("another fate", 8) {
+		fate = pick(p, "fate", queue.Missed, queue.Waiting, queue.Claimed, queue.Expired)
 	}
 	p.acked("EndSession", func(s store.Store) (store.Ack, error) {
 		return s.EndSession(p.ctx, p.id, session, fate, reason, now)

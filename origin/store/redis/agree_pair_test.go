@@ -121,7 +121,7 @@ func (p *pair) acked(call string, do func(store.Store) (store.Ack, error)) {
 func (p *pair) plain(text string) string { return strings.ReplaceAll(text, string(p.id), "QUEUE") }
 
 var sentinels = []error{
-	store.ErrNotFound, store.ErrExists, store.ErrConflict, store.ErrClosed, store.ErrNotClosed, store.ErrRunning,
+	store.ErrInvalid, store.ErrNotFound, store.ErrExists, store.ErrConflict, store.ErrClosed, store.ErrNotClosed, store.ErrRunning,
 	store.ErrNotOffered, store.ErrTaken, store.ErrOut, store.ErrNotIssued, store.ErrLeaseLost, store.ErrLeaseHeld,
 	store.ErrNoSession, store.ErrTrimmed, store.ErrRewritten, store.ErrBatchExpired, store.ErrAnonymous,
 }

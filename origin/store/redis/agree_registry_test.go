@@ -248,7 +248,7 @@ func (p *pair) revoke() {
 		p.cursors = append(p.cursors, next)
 		return
 	}
-	revocation := store.Revocation{ID: p.session(), ExpiresAt: now.Add(pick(p, "expires", 0, 5*time.Second, -store.RevocationLeeway))}
+	revocation := store.Revocation{ID: pick(p, "session", p.session(), p.session(), p.session(), ""), ExpiresAt: now.Add(pick(p, "expires", 0, 5*time.Second, -store.RevocationLeeway))}
 	_, _ = both(p, "Revoke", func(s store.Store) (struct{}, error) {
 		return struct{}{}, s.Revoke(p.ctx, tenant, revocation, now)
 	})

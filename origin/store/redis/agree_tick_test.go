@@ -37,7 +37,9 @@ func (p *pair) acquire(owner string, now time.Time) (lease int, err error) {
 }
 
 // acquireLease is an attempt of another origin, as a rule.
-func (p *pair) acquireLease() { _, _ = p.acquire(pick(p, "owner", "origin-1", owner), p.moment()) }
+func (p *pair) acquireLease() {
+	_, _ = p.acquire(pick(p, "owner", "origin-1", owner, "origin-1", ""), p.moment())
+}
 
 func (p *pair) look(now time.Time) (queue.Look, error) {
 	limit := pick(p, "candidates", 1000, 1000, 1000, 1, 70, 0)
@@ -114,7 +116,7 @@ func (p *pair) commitAnything() {
 	if p.rarely("offers", 2) {
 		tick.Offer = p.someOf("offered")
 	}
-	p.commitTick(lease, pick(p, "owner", owner, owner, owner, "origin-1"), tick)
+	p.commitTick(lease, pick(p, "owner", owner, owner, owner, owner, owner, "origin-1", "origin-1", ""), tick)
 }
 
 func (p *pair) commitTick(lease each[uint64], owner string, tick queue.Tick) {
@@ -174,7 +176,7 @@ func (p *pair) closeTurns() {
 }
 
 func (p *pair) release() {
-	lease, name := p.earlierLease(), pick(p, "owner", owner, owner, "origin-1")
+	lease, name := p.earlierLease(), pick(p, "owner", owner, owner, "origin-1", "")
 	_, _ = both(p, "Release", func(s store.Store) (struct{}, error) {
 		return struct{}{}, s.Release(p.ctx, p.id, name, lease[p.index(s)])
 	})

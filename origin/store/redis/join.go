@@ -13,9 +13,6 @@ import (
 	"waitingroom/origin/store"
 )
 
-// maxSeq bounds sequence numbers to what a script can count with.
-const maxSeq = 1 << 53
-
 // Join implements store.Line. The batch is one call of a script: the pages of new positions are
 // guessed from the queue's shape; only users who have a position in another page, and a shape that
 // has become outdated, cost a second call.
@@ -28,13 +25,13 @@ func (s *Store) Join(ctx context.Context, batch store.JoinBatch) (store.JoinResu
 }
 
 func (s *Store) join(ctx context.Context, batch store.JoinBatch) (store.JoinResult, error) {
-	if batch.Edge == "" || batch.Seq == 0 || batch.Seq >= maxSeq {
-		return store.JoinResult{}, errors.New("a batch has an edge and a number from 1")
+	if err := batch.Check(); err != nil {
+		return store.JoinResult{}, err
 	}
 	users, buckets := packUsers(batch.Users)
 	r, err := s.run(ctx, joinScript, batch.Queue, "", batch.Now, func(c *call) error {
 		c.key(c.sessions(), c.joiners(), c.batches(batch.Edge))
-		c.arg(batch.Edge, batch.Seq, min(batch.Floor, maxSeq), batch.FloorOf, len(batch.Users), users, c.shape.turn)
+		c.arg(batch.Edge, batch.Seq, min(batch.Floor, maxPosition), batch.FloorOf, len(batch.Users), users, c.shape.turn)
 		pages := c.joinPages(batch)
 		c.arg(len(pages))
 		for _, page := range pages {

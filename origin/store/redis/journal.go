@@ -35,7 +35,7 @@ func (s *Store) readJournal(ctx context.Context, id queue.ID, incarnation string
 	switch {
 	case err != nil:
 		return journal, nil, err
-	case found.Val() != incarnation:
+	case incarnation == "" || found.Val() != incarnation:
 		return journal, nil, store.ErrNotFound
 	}
 	if text := state.Val(); text != "" {
@@ -70,7 +70,7 @@ func (s *Store) readMoves(ctx context.Context, id queue.ID, incarnation string, 
 	switch {
 	case err != nil:
 		return nil, err
-	case found.Val() != incarnation:
+	case incarnation == "" || found.Val() != incarnation:
 		return nil, store.ErrNotFound
 	}
 	list, err := parsePage[queue.Move](next.Val())

@@ -145,7 +145,7 @@ func (s *Store) entries(ctx context.Context, id queue.ID, incarnation string, af
 		return nil, err
 	}
 	r := &reply{rest: fields.Val()}
-	if r.text() != incarnation {
+	if r.text() != incarnation || incarnation == "" {
 		return nil, store.ErrNotFound
 	}
 	last := r.uint()

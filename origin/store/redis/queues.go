@@ -73,8 +73,8 @@ func (s *Store) Create(ctx context.Context, id queue.ID, incarnation, generation
 }
 
 func (s *Store) create(ctx context.Context, id queue.ID, incarnation, generation string, settings queue.Settings, now time.Time) (store.Meta, store.Ack, error) {
-	if incarnation == "" || generation == "" || strings.ContainsAny(generation, ", ") {
-		return store.Meta{}, store.Ack{}, errors.New("incarnation and generation are names without commas or blanks")
+	if err := store.CheckNames(incarnation, generation); err != nil {
+		return store.Meta{}, store.Ack{}, err
 	}
 	args, err := settingsArgs(settings)
 	if err != nil {
@@ -239,7 +239,7 @@ func (s *Store) Deleted(ctx context.Context, id queue.ID, incarnation string) (b
 	if err != nil && !errors.Is(err, goredis.Nil) {
 		return false, fmt.Errorf("look for deletion: %w", err)
 	}
-	return last == incarnation, nil
+	return err == nil && last == incarnation, nil
 }
 
 // unlist takes a queue that is gone out of the schedule and the registry.

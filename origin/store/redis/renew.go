@@ -22,6 +22,9 @@ func (s *Store) Renew(ctx context.Context, remembered *queue.View, generation st
 }
 
 func (s *Store) renew(ctx context.Context, remembered *queue.View, generation string, now time.Time) (store.Meta, store.Ack, error) {
+	if err := store.CheckNames(remembered.Incarnation, generation); err != nil {
+		return store.Meta{}, store.Ack{}, err
+	}
 	snapshot, err := s.Snapshot(ctx, remembered.ID)
 	if err != nil {
 		return store.Meta{}, store.Ack{}, err

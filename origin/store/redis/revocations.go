@@ -3,7 +3,6 @@ package redis
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -14,8 +13,8 @@ import (
 
 // Revoke implements store.Revocations.
 func (s *Store) Revoke(ctx context.Context, tenant string, revocation store.Revocation, now time.Time) error {
-	if revocation.ID == "" {
-		return errors.New("revoke session: it has no id")
+	if err := revocation.Check(); err != nil {
+		return fmt.Errorf("revoke session: %w", err)
 	}
 	err := s.simple(ctx, revokeScript, revocationKeys(tenant),
 		millis(now), revocation.ID, millis(revocation.ExpiresAt), rand.Text(), tenant)

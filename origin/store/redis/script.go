@@ -160,7 +160,7 @@ var refusals = map[string]error{
 	"LEASEHELD":    store.ErrLeaseHeld,
 	"NOSESSION":    store.ErrNoSession,
 	"BATCHEXPIRED": store.ErrBatchExpired,
-	"SESSIONID":    errors.New("the session id is in use"),
+	"SESSIONID":    fmt.Errorf("%w: the session id is in use", store.ErrInvalid),
 }
 
 // maxAttempts bounds how often a script is called again because the shape of the queue has changed
@@ -187,6 +187,14 @@ type call struct {
 
 func (c *call) key(keys ...string) { c.keys = append(c.keys, keys...) }
 func (c *call) arg(args ...any)    { c.args = append(c.args, args...) }
+
+// runOf is run for a method that names an incarnation; run takes an empty one as any.
+func (s *Store) runOf(ctx context.Context, script *script, id queue.ID, incarnation string, now time.Time, build func(*call) error) (*reply, error) {
+	if incarnation == "" {
+		return nil, store.ErrNotFound
+	}
+	return s.run(ctx, script, id, incarnation, now, build)
+}
 
 // run runs a script on a queue. build adds the script's own keys and arguments, and is called
 // again, with the queue's shape in force, whenever the script asks for it.

@@ -14,6 +14,9 @@ import (
 // each; more of them are sent as the part of the bitmap that holds them, at about twenty.
 const fewSightings = 32
 
+// maxEntry bounds numbers of entries to what a script can count with.
+const maxEntry = 1 << 53
+
 // See implements store.Line. Bits of positions that are done are set like the others where their
 // page is live, since nobody looks at them; what is done for good never waits again.
 func (s *Store) See(ctx context.Context, batch store.SightingBatch) (store.Ack, error) {
@@ -26,7 +29,7 @@ func (s *Store) See(ctx context.Context, batch store.SightingBatch) (store.Ack, 
 		report = "complete"
 	}
 	first := true
-	r, err := s.run(ctx, seeScript, batch.Queue, batch.Incarnation, batch.Now, func(c *call) error {
+	r, err := s.runOf(ctx, seeScript, batch.Queue, batch.Incarnation, batch.Now, func(c *call) error {
 		// What seems not to be issued yet may only be newer than the shape at hand; the second time
 		// the shape is as new as the script's refusal.
 		if !first {
@@ -54,7 +57,7 @@ func (c *call) see(batch store.SightingBatch, positions []uint64, report string)
 		highest = positions[len(positions)-1]
 	}
 	c.key(c.edges(), c.scratch(1))
-	c.arg(c.shape.kept, highest, running, batch.Edge, report, min(batch.AsOf, maxSeq), millis(batch.At))
+	c.arg(c.shape.kept, highest, running, batch.Edge, report, min(batch.AsOf, maxEntry), millis(batch.At))
 	count := len(c.args)
 	c.arg(0)
 	pages := 0

@@ -28,11 +28,11 @@ func checked(position uint64) (inRange, page uint64) {
 // Claim implements store.Line. It is one call of a script; only a subject whose place in the map of users
 // lies in another page costs a second one.
 func (s *Store) Claim(ctx context.Context, claim store.Claim) (queue.Session, store.Ack, error) {
-	if claim.SessionID == "" {
-		return queue.Session{}, store.Ack{}, errors.New("claim position: no session id")
+	if err := claim.Check(); err != nil {
+		return queue.Session{}, store.Ack{}, fmt.Errorf("claim position: %w", err)
 	}
 	position, page := checked(claim.Position)
-	r, err := s.run(ctx, claimScript, claim.Queue, claim.Incarnation, claim.Now, func(c *call) error {
+	r, err := s.runOf(ctx, claimScript, claim.Queue, claim.Incarnation, claim.Now, func(c *call) error {
 		c.key(c.sessions(), c.sessionIDs(), c.fates(page), c.missed(page), c.users(bucketOf(claim.Subject)), c.named(page))
 		c.arg(position, claim.Subject[:], claim.SessionID, len(c.need))
 		for _, other := range c.need {
@@ -54,7 +54,7 @@ func (s *Store) Claim(ctx context.Context, claim store.Claim) (queue.Session, st
 // Leave implements store.Line.
 func (s *Store) Leave(ctx context.Context, id queue.ID, incarnation string, position uint64, now time.Time) (store.Ack, error) {
 	position, page := checked(position)
-	r, err := s.run(ctx, leaveScript, id, incarnation, now, func(c *call) error {
+	r, err := s.runOf(ctx, leaveScript, id, incarnation, now, func(c *call) error {
 		c.key(c.sessions(), c.fates(page), c.missed(page), c.waiting(page), c.lapsed(page))
 		c.arg(position)
 		return nil
@@ -75,6 +75,9 @@ func (s *Store) Session(ctx context.Context, id queue.ID, session string) (queue
 
 // SessionAt implements store.Line.
 func (s *Store) SessionAt(ctx context.Context, id queue.ID, incarnation string, position uint64) (queue.Session, error) {
+	if incarnation == "" {
+		return queue.Session{}, fmt.Errorf("find session: %w", store.ErrNotFound)
+	}
 	position, _ = checked(position)
 	return s.findSession(ctx, id, incarnation, "", position)
 }
@@ -106,8 +109,8 @@ func (s *Store) EndSession(ctx context.Context, id queue.ID, session string, fat
 }
 
 func (s *Store) endSession(ctx context.Context, id queue.ID, session string, fate queue.Fate, reason string, now time.Time) (store.Ack, error) {
-	if fate != queue.Ended && fate != queue.Left {
-		return store.Ack{}, errors.New("a session comes to the fate ended or left")
+	if err := store.CheckEnd(fate); err != nil {
+		return store.Ack{}, err
 	}
 	var position uint64
 	var text string

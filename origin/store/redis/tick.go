@@ -24,6 +24,9 @@ func newEpoch() uint64 {
 
 // Acquire implements store.Coordination.
 func (s *Store) Acquire(ctx context.Context, id queue.ID, owner string, ttl time.Duration, now time.Time) (uint64, error) {
+	if err := store.CheckOwner(owner); err != nil {
+		return 0, fmt.Errorf("acquire lease: %w", err)
+	}
 	proposed := newEpoch()
 	r, err := s.run(ctx, acquireScript, id, "", now, func(c *call) error {
 		c.arg(owner, ttl.Milliseconds(), proposed, c.shape.kept)
@@ -47,6 +50,9 @@ func (s *Store) Acquire(ctx context.Context, id queue.ID, owner string, ttl time
 
 // Release implements store.Coordination.
 func (s *Store) Release(ctx context.Context, id queue.ID, owner string, epoch uint64) error {
+	if err := store.CheckOwner(owner); err != nil {
+		return fmt.Errorf("release lease: %w", err)
+	}
 	_, err := s.run(ctx, releaseScript, id, "", time.Time{}, func(c *call) error {
 		c.arg(owner, epoch)
 		return nil
@@ -136,6 +142,9 @@ func appendBits(list queue.Positions, first uint64, bitmap string) queue.Positio
 // Commit implements store.Coordination. When the queue has become idle, its pages are swept; if
 // that fails, the next idle tick does it.
 func (s *Store) Commit(ctx context.Context, id queue.ID, owner string, ttl time.Duration, tick queue.Tick) (store.TickResult, error) {
+	if err := store.CheckOwner(owner); err != nil {
+		return store.TickResult{}, fmt.Errorf("commit tick: %w", err)
+	}
 	lists := make([]queue.Positions, 3)
 	var texts []any
 	var pages []uint64

@@ -15,6 +15,7 @@ var leaseCases = []testCase{
 	{"two that believe to hold it", leaseBelieved},
 	{"released", leaseReleased},
 	{"idle", leaseIdle},
+	{"released when idle", releaseOfAnIdleQueue},
 	{"not idle", leaseNotIdle},
 	{"out of idleness", leaseOutOfIdleness},
 	{"leaderless", leaseLeaderless},

@@ -16,6 +16,7 @@ var registryCases = []testCase{
 	{"update", update},
 	{"update conflict", updateConflict},
 	{"unknown queue", unknownQueue},
+	{"invalid arguments", invalidArguments},
 	{"delete", deleteQueue},
 	{"old incarnation is refused", oldIncarnation},
 }
@@ -202,6 +203,14 @@ func (sc *scene) wantRefused(want error) {
 	_, err = sc.s.Entries(ctx, sc.id, sc.inc, 0, "", 10)
 	sc.wantErr("Entries", err, want)
 	sc.wantErr("Delete", sc.s.Delete(ctx, sc.id, sc.inc), want)
+	_, _, err = sc.s.ReadJournal(ctx, sc.id, sc.inc, 1)
+	sc.wantErr("ReadJournal", err, want)
+	_, err = sc.s.ReadMoves(ctx, sc.id, sc.inc, 0, 1)
+	sc.wantErr("ReadMoves", err, want)
+	sc.wantErr("WriteJournal", sc.s.WriteJournal(ctx, sc.id, sc.inc, queue.Cursor{}, queue.Page{}), want)
+	if deleted, err := sc.s.Deleted(ctx, queue.MakeID(randomName(), "match"), sc.inc); err != nil || deleted {
+		sc.t.Errorf("Deleted where nothing ever was: %v, %v, want false", deleted, err)
+	}
 }
 
 func deleteQueue(t *testing.T, s store.Store) {
