@@ -46,7 +46,9 @@ type pair struct {
 	pace      queue.Pace
 	tick      queue.Tick // the last one that was committed, under tickLease
 	tickLease each[uint64]
-	cursors   []each[string] // into the revocations
+	cursors   []each[string]   // into the revocations
+	pages     []each[followed] // of the journal, those that were to be written
+	next      each[[]followed] // those that follow on what is written
 	log       reading
 	// views are earlier ones, and some that tell of changes which the stores never had.
 	views []reading

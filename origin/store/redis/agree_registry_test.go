@@ -67,7 +67,7 @@ func (p *pair) create() {
 	if err == nil && gone {
 		p.inc, p.version, p.settings = inc, meta.Version, p.settings[:1]
 		p.issued, p.met, p.sessions, p.views, p.entry = 0, nil, nil, nil, 0
-		p.owners = make(map[uint64]store.Key)
+		p.owners, p.pages = make(map[uint64]store.Key), nil
 		p.startLog()
 	}
 }

@@ -91,7 +91,7 @@ func (p *pair) moves() map[string]func(*rapid.T) {
 		do    func()
 	}{
 		{"acquire", 1, p.acquireLease}, {"claim", 4, p.claim}, {"close turns", 1, p.closeTurns}, {"commit", 2, p.commitAnything},
-		{"create", 1, p.create}, {"delete", 1, p.delete}, {"end", 1, p.end}, {"join", 3, p.join}, {"leave", 1, p.leave},
+		{"create", 1, p.create}, {"delete", 1, p.delete}, {"end", 1, p.end}, {"join", 3, p.join}, {"journal", 1, p.journal}, {"leave", 1, p.leave},
 		{"read", 1, p.read}, {"release", 1, p.release}, {"renew", 1, p.renew}, {"revoke", 1, p.revoke},
 		{"schedule", 1, p.schedule}, {"see", 3, p.see}, {"silence", 1, p.silence}, {"tick", 6, p.tickOnce}, {"update", 2, p.update},
 	} {
