@@ -9,8 +9,9 @@ const (
 	// MaxPostponement is how far OpensAt may move past its first value. It is less than the life
 	// of a ticket, which counts from the opening as it stood when the fan joined.
 	MaxPostponement = 29 * 24 * time.Hour
-	// ReopenAfter is for how long something has to remain before a queue that was sold out for
-	// want of it opens again, so that tickets which go back and forth do not call anybody.
+	// ReopenAfter is for how long Remaining has to be anything but zero before a queue that was sold
+	// out for want of it opens again, so that tickets which go back and forth do not call anybody. Nil
+	// counts alike: where nothing is reported any more, nothing says that the sale is over.
 	ReopenAfter = 10 * time.Second
 	// wakeTurns is how many turns before its opening a scheduled queue is taken up, so that at the
 	// opening it is known who is there: a fan who joined days ago and went away is not present.
@@ -26,9 +27,9 @@ type Notes struct {
 	// FirstOpensAt is the first value of OpensAt.
 	FirstOpensAt time.Time `json:"firstOpensAt,omitzero"`
 	// SoldOut says that the queue is sold out because Remaining fell to zero. It then opens again
-	// when something has remained for ReopenAfter, whereas a state that was set stays.
+	// when Remaining has not been zero for ReopenAfter, whereas a state that was set stays.
 	SoldOut bool `json:"soldOut,omitzero"`
-	// RestockedAt is since when something remains again; zero while nothing does.
+	// RestockedAt is since when Remaining is not zero any more; zero while it is.
 	RestockedAt time.Time `json:"restockedAt,omitzero"`
 	// ClosedAt is when the queue was closed.
 	ClosedAt time.Time `json:"closedAt,omitzero"`
@@ -92,17 +93,16 @@ func (s Settings) At(now time.Time) (next Settings, changed bool) {
 		next.State, changed = Open, true
 	}
 	nothing := next.Remaining != nil && *next.Remaining == 0
-	something := next.Remaining != nil && *next.Remaining > 0
 	if next.State == Open && nothing {
 		next.State, notes.SoldOut, changed = SoldOut, true, true
 	}
 	if next.State == SoldOut && notes.SoldOut {
 		switch {
-		case !something && !notes.RestockedAt.IsZero():
+		case nothing && !notes.RestockedAt.IsZero():
 			notes.RestockedAt, changed = time.Time{}, true
-		case something && notes.RestockedAt.IsZero():
+		case !nothing && notes.RestockedAt.IsZero():
 			notes.RestockedAt, changed = now, true
-		case something && !now.Before(notes.RestockedAt.Add(ReopenAfter)):
+		case !nothing && !now.Before(notes.RestockedAt.Add(ReopenAfter)):
 			next.State, notes.SoldOut, notes.RestockedAt, changed = Open, false, time.Time{}, true
 		}
 	}

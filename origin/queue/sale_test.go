@@ -73,11 +73,25 @@ func TestSale(t *testing.T) {
 			{11 * time.Second, `{"remaining":1}`, queue.SoldOut, 21 * time.Second},
 			{21 * time.Second, "", queue.Open, -1},
 		}},
-		{"no longer reported is nothing to reopen for", `{"capacity":1,"remaining":0}`, []step{
+		{"no longer reported is no longer nothing", `{"capacity":1,"remaining":0}`, []step{
+			{time.Minute, `{"remaining":null}`, queue.SoldOut, 70 * time.Second},
+			{70*time.Second - ms, "", queue.SoldOut, 70 * time.Second},
+			{70 * time.Second, "", queue.Open, -1},
+		}},
+		{"no longer reported while it reopens", `{"capacity":1,"remaining":0}`, []step{
 			{0, `{"remaining":1}`, queue.SoldOut, 10 * time.Second},
-			{time.Second, `{"remaining":null}`, queue.SoldOut, -1},
+			{time.Second, `{"remaining":null}`, queue.SoldOut, 10 * time.Second},
+			{10 * time.Second, "", queue.Open, -1},
+		}},
+		{"no longer reported by mistake", `{"capacity":1,"remaining":0}`, []step{
+			{0, `{"remaining":null}`, queue.SoldOut, 10 * time.Second},
+			{9 * time.Second, `{"remaining":0}`, queue.SoldOut, -1},
 			{time.Hour, "", queue.SoldOut, -1},
-			{time.Hour, `{"state":"open"}`, queue.Open, -1},
+		}},
+		{"sold out by hand, and no longer reported", `{"capacity":1,"remaining":0}`, []step{
+			{0, `{"state":"sold_out"}`, queue.SoldOut, -1},
+			{0, `{"remaining":null}`, queue.SoldOut, -1},
+			{time.Hour, "", queue.SoldOut, -1},
 		}},
 		{"sold out by hand ends only by hand", `{"capacity":1,"remaining":5,"state":"sold_out"}`, []step{
 			{time.Minute, "", queue.SoldOut, -1},

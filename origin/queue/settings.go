@@ -58,7 +58,8 @@ type Settings struct {
 	// State is the queue's state; the default is open, or scheduled with an OpensAt in the future.
 	State State `json:"state"`
 	// Remaining is what the shop has left to sell, 0 to MaxRemaining, as the backend reported it;
-	// nil, the default, while it reports nothing. At 0 an open queue is sold out.
+	// nil, the default, while it reports nothing. At 0 an open queue is sold out, until it has been
+	// anything else, nil included, for ReopenAfter.
 	Remaining *int `json:"remaining"`
 	// Identity is optional (the default) or required.
 	Identity Identity `json:"identity"`

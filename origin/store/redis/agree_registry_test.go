@@ -94,7 +94,9 @@ func (p *pair) update() {
 	case 8:
 		next.ClaimSeconds, next.PurchaseWindowSeconds = 1+p.upTo("claim time", 9), 1+p.upTo("window", 20)
 	case 9:
-		next.Remaining = new(p.upTo("remaining", 50))
+		if next.Remaining = new(p.upTo("remaining", 50)); *next.Remaining == 50 {
+			next.Remaining = nil
+		}
 		next.Notes.Measure.Fallen = p.upTo("fallen", 2)
 	case 10: // what time alone would change
 		next, _ = next.At(now)

@@ -33,6 +33,11 @@ func remainingKept(t *testing.T, s store.Store) {
 			t.Errorf("%s: remaining %v, notes %+v, want 0, %+v", what, got.Remaining, got.Notes, meta.Settings.Notes)
 		}
 	}
+	sc.update(func(s *queue.Settings) { s.Remaining = nil })
+	if got, look := sc.meta().Settings, sc.look().Settings; got.Remaining != nil || look.Remaining != nil || !got.Notes.SoldOut {
+		t.Errorf("no longer reported: remaining %v and %v, notes %+v, want nil, and the notes kept", got.Remaining, look.Remaining, got.Notes)
+	}
+	meta = sc.meta()
 	if look := sc.look(); look.Version != meta.Version || look.Incarnation != sc.inc {
 		t.Errorf("look tells version %d of incarnation %q, want %d of %q", look.Version, look.Incarnation, meta.Version, sc.inc)
 	}
