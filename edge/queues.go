@@ -21,6 +21,10 @@ func (s *Server) getQueue(ctx *fasthttp.RequestCtx) error {
 		return err
 	}
 	settings := &l.view.Load().Settings
+	opensAt := settings.OpensAt
+	if settings.State != queue.Scheduled {
+		opensAt = time.Time{} // it does nothing any more, or not for now
+	}
 	origins := settings.ReturnOrigins
 	if origins == nil {
 		origins = []string{}
@@ -34,7 +38,7 @@ func (s *Server) getQueue(ctx *fasthttp.RequestCtx) error {
 		Branding      queue.Branding `json:"branding"`
 		Locale        string         `json:"locale"`
 		ReturnOrigins []string       `json:"returnOrigins"`
-	}{l.id, settings.State, settings.OpensAt, settings.Identity, settings.Branding, settings.Locale, origins})
+	}{l.id, settings.State, opensAt, settings.Identity, settings.Branding, settings.Locale, origins})
 }
 
 // stateDocument is a view's public state as of one second: the rate depends on the time, and

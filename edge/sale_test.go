@@ -51,6 +51,19 @@ func TestBeforeAndAtTheOpening(t *testing.T) {
 			return m["opensAt"] == moved.Format(time.RFC3339Nano)
 		})
 	}
+	// Paused before the opening, it has none to tell until it is scheduled again.
+	h.operate("acme.sale", `{"state":"paused"}`)
+	for i := range h.edges {
+		h.until("the pause to be told", func() bool {
+			_, m := h.edge(i, "GET", "/queues/acme.sale", "", "")
+			return m["state"] == "paused" && m["opensAt"] == nil
+		})
+	}
+	h.operate("acme.sale", `{"state":"scheduled"}`)
+	h.until("the schedule to be told again", func() bool {
+		_, m := h.edge(0, "GET", "/queues/acme.sale", "", "")
+		return m["state"] == "scheduled" && m["opensAt"] == moved.Format(time.RFC3339Nano)
+	})
 	soon := time.Now().Add(time.Second)
 	h.operate("acme.sale", `{"opensAt":"`+soon.UTC().Format(time.RFC3339Nano)+`"}`)
 	m = h.state(1, first, "admitted")

@@ -104,6 +104,29 @@ func TestAnOpeningThatIsMoved(t *testing.T) {
 	})
 }
 
+// An operator who pauses a queue before its opening, and resumes it in time, gets the opening at its time.
+func TestAPausedOpeningIsScheduledAgain(t *testing.T) {
+	inVirtualTimeBefore(t, time.Hour, `"capacity":1,"holdSeconds":60`, func(t *testing.T, a *audience) {
+		opens := time.Now().Add(time.Hour)
+		first, second := a.r.joinOne(a.id), a.r.joinOne(a.id)
+		a.seen[first], a.seen[second] = true, true
+		a.patch(`{"state":"paused"}`)
+		a.pass(5 * time.Minute)
+		wantState(t, a, first, "paused before the opening", queue.TicketWaiting, "")
+		a.patch(`{"state":"scheduled"}`)
+		wantState(t, a, first, "scheduled again", queue.TicketScheduled, "")
+		a.pass(time.Until(opens) - 10*time.Millisecond)
+		wantQueueState(t, a, "just before the opening", queue.Scheduled)
+		time.Sleep(300 * time.Millisecond)
+		wantQueueState(t, a, "a tick after the opening", queue.Open)
+		wantState(t, a, first, "at the opening", queue.TicketAdmitted, "")
+		wantState(t, a, second, "at the opening", queue.TicketWaiting, "")
+		a.patch(`{"state":"paused"}`)
+		answer := a.r.operate("PATCH", "/queues/"+string(a.id), `{"state":"scheduled","opensAt":`+in(time.Hour)+`}`)
+		wantProblem(t, answer, http.StatusBadRequest, "invalid_settings")
+	})
+}
+
 func TestASoldOutQueueKeepsPlacesAndReopens(t *testing.T) {
 	inVirtualTime(t, `"capacity":2,"holdSeconds":60,"claimSeconds":30,"purchaseWindowSeconds":600,"maxMissedOffers":1,"remaining":2`, func(t *testing.T, a *audience) {
 		buyer, offered, waits, gone := a.arrive(), a.arrive(), a.arrive(), a.r.joinOne(a.id)

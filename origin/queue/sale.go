@@ -31,6 +31,9 @@ type Notes struct {
 	SoldOut bool `json:"soldOut,omitzero"`
 	// RestockedAt is since when Remaining is not zero any more; zero while it is.
 	RestockedAt time.Time `json:"restockedAt,omitzero"`
+	// Unopened says that a state other than open was set on the queue while it was scheduled, and that
+	// it has not been open since: so it can be scheduled again.
+	Unopened bool `json:"unopened,omitzero"`
 	// ClosedAt is when the queue was closed.
 	ClosedAt time.Time `json:"closedAt,omitzero"`
 	// Measure is how far what remains will reach.
@@ -62,13 +65,19 @@ func (s Settings) replacing(was Settings, stateNamed bool, now time.Time) (Setti
 	if was.State == Closed && s.State != Closed {
 		problems = append(problems, "state: closed is final")
 	}
-	if s.State == Scheduled && (was.State != Scheduled || stateNamed && !s.OpensAt.After(now)) {
-		problems = append(problems, noOpening+", and a queue that was open stays so")
+	unopened := was.State == Scheduled || was.Notes.Unopened
+	if s.State == Scheduled && stateNamed {
+		switch {
+		case !unopened:
+			problems = append(problems, "state: scheduled is for a queue that was scheduled and has not been open since")
+		case !s.OpensAt.After(now):
+			problems = append(problems, noOpening)
+		}
 	}
 	if !s.OpensAt.Equal(was.OpensAt) {
 		switch latest := s.Notes.FirstOpensAt.Add(MaxPostponement); {
-		case was.State != Scheduled:
-			problems = append(problems, "opensAt: it moves only while the queue is scheduled")
+		case was.State != Scheduled && !(unopened && s.State == Scheduled):
+			problems = append(problems, "opensAt: it moves only while the queue is scheduled, or as it is scheduled again")
 		case s.OpensAt.IsZero():
 			problems = append(problems, "opensAt: it can be moved, not removed; state opens the queue at once")
 		case s.OpensAt.After(latest):
@@ -79,6 +88,7 @@ func (s Settings) replacing(was Settings, stateNamed bool, now time.Time) (Setti
 		s.Notes.SoldOut, s.Notes.RestockedAt = false, time.Time{}
 	}
 	s, _ = s.At(now)
+	s.Notes.Unopened = unopened && (s.State == Paused || s.State == SoldOut && !s.Notes.SoldOut)
 	return s, problems
 }
 

@@ -53,6 +53,24 @@ func TestSale(t *testing.T) {
 			{time.Minute, `{"state":"open"}`, queue.Open, -1},
 			{time.Hour, "", queue.Open, -1},
 		}},
+		{"paused before the opening and scheduled again", `{"capacity":1,"opensAt":"` + rfc(time.Hour) + `"}`, []step{
+			{time.Minute, `{"state":"paused"}`, queue.Paused, -1},
+			{2 * time.Minute, `{"capacity":2}`, queue.Paused, -1},
+			{3 * time.Minute, `{"state":"scheduled"}`, queue.Scheduled, time.Hour - turns},
+			{4 * time.Minute, `{"state":"sold_out"}`, queue.SoldOut, -1},
+			{5 * time.Minute, `{"state":"paused"}`, queue.Paused, -1},
+			{6 * time.Minute, `{"state":null}`, queue.Scheduled, time.Hour - turns},
+			{time.Hour, "", queue.Open, -1},
+		}},
+		{"paused before the opening and postponed", `{"capacity":1,"opensAt":"` + rfc(time.Hour) + `"}`, []step{
+			{time.Minute, `{"state":"paused"}`, queue.Paused, -1},
+			{2 * time.Hour, `{"state":"scheduled","opensAt":"` + rfc(3*time.Hour) + `"}`, queue.Scheduled, 3*time.Hour - turns},
+			{3 * time.Hour, "", queue.Open, -1},
+		}},
+		{"paused over its opening, with the default state", `{"capacity":1,"opensAt":"` + rfc(time.Hour) + `"}`, []step{
+			{time.Minute, `{"state":"paused"}`, queue.Paused, -1},
+			{time.Hour, `{"state":null}`, queue.Open, -1},
+		}},
 		{"paused before the opening stays paused", `{"capacity":1,"opensAt":"` + rfc(time.Hour) + `"}`, []step{
 			{time.Minute, `{"state":"paused"}`, queue.Paused, -1},
 			{time.Hour, "", queue.Paused, -1},
@@ -160,6 +178,17 @@ func TestPatchOfTheOpeningRefused(t *testing.T) {
 		t.Fatalf("move the opening: %v", err)
 	}
 	open := decode(t, `{"capacity":1}`)
+	patched := func(s queue.Settings, patches ...string) queue.Settings {
+		for _, patch := range patches {
+			if s, err = s.Patch([]byte(patch), noon); err != nil {
+				t.Fatalf("%s: %v", patch, err)
+			}
+		}
+		return s
+	}
+	paused := patched(scheduled, `{"state":"paused"}`)
+	opened := patched(paused, `{"state":"open"}`, `{"state":"paused"}`)
+	emptied := patched(paused, `{"remaining":0}`, `{"state":"open"}`, `{"state":"paused"}`)
 	for _, c := range []struct {
 		from           queue.Settings
 		patch, problem string
@@ -169,8 +198,13 @@ func TestPatchOfTheOpeningRefused(t *testing.T) {
 		{moved, `{"opensAt":"` + rfc(30*24*time.Hour) + `"}`, "29 days past its first value"},
 		{scheduled, `{"opensAt":"` + rfc(-time.Hour) + `","state":"scheduled"}`, "opensAt in the future"},
 		{open, `{"opensAt":"` + rfc(time.Hour) + `"}`, "only while the queue is scheduled"},
-		{open, `{"state":"scheduled"}`, "a queue that was open stays so"},
-		{open, `{"state":"scheduled","opensAt":"` + rfc(time.Hour) + `"}`, "a queue that was open stays so"},
+		{open, `{"state":"scheduled"}`, "has not been open since"},
+		{open, `{"state":"scheduled","opensAt":"` + rfc(time.Hour) + `"}`, "has not been open since"},
+		{paused, `{"opensAt":"` + rfc(2*time.Hour) + `"}`, "as it is scheduled again"},
+		{paused, `{"state":"scheduled","opensAt":"` + rfc(-time.Hour) + `"}`, "opensAt in the future"},
+		{paused, `{"state":"scheduled","opensAt":"` + rfc(30*24*time.Hour) + `"}`, "29 days past its first value"},
+		{opened, `{"state":"scheduled"}`, "has not been open since"},
+		{emptied, `{"state":"scheduled"}`, "has not been open since"},
 		{open, `{"notes":{"soldOut":true}}`, "unknown field /notes"},
 	} {
 		got, err := c.from.Patch([]byte(c.patch), noon)

@@ -52,10 +52,11 @@ type Settings struct {
 	// 604800.
 	RetentionSeconds int `json:"retentionSeconds"`
 	// OpensAt is when a scheduled queue opens by itself; zero, the default, for one that was open
-	// from the start. It can be moved while the queue is scheduled, by at most MaxPostponement past
+	// from the start. It can be moved while the queue is scheduled, or as it is scheduled again, by at most MaxPostponement past
 	// its first value.
 	OpensAt time.Time `json:"opensAt,omitzero"`
-	// State is the queue's state; the default is open, or scheduled with an OpensAt in the future.
+	// State is the queue's state; the default is open, or scheduled with an OpensAt in the future. A
+	// queue that is paused or sold_out before its opening can be scheduled again until it was open.
 	State State `json:"state"`
 	// Remaining is what the shop has left to sell, 0 to MaxRemaining, as the backend reported it;
 	// nil, the default, while it reports nothing. At 0 an open queue is sold out, until it has been
@@ -149,7 +150,7 @@ func (s Settings) Patch(patch []byte, now time.Time) (Settings, error) {
 		problems = append([]string{noCapacity}, problems...)
 	}
 	state, named := members["state"]
-	if named && state == nil && was.State == Scheduled {
+	if named && state == nil && (was.State == Scheduled || was.Notes.Unopened && next.OpensAt.After(now)) {
 		next.State = Scheduled // the default of a queue that is yet to open
 	}
 	next, more := next.replacing(was, named, now)
@@ -224,7 +225,7 @@ func (s Settings) problems() []string {
 	within("maxMissedOffers", s.MaxMissedOffers, 1, 100)
 	within("retentionSeconds", s.RetentionSeconds, 1, MaxRetention)
 	if !s.State.Valid() {
-		list = append(list, "state: open, paused, sold_out or closed")
+		list = append(list, "state: scheduled, open, paused, sold_out or closed")
 	}
 	if s.Remaining != nil {
 		within("remaining", *s.Remaining, 0, MaxRemaining)
