@@ -73,6 +73,11 @@ func (s *Server) createQueue(w http.ResponseWriter, r *http.Request, operator to
 	if err != nil {
 		return fmt.Errorf("create queue: %w", err)
 	}
+	// Again, because the deletion of an earlier queue of that id may have taken the first one away. It
+	// hardly ever has, so the queue that was made is told of even where this fails.
+	if err := s.remind(r.Context(), id, meta.Settings); err != nil {
+		s.logInner(r, err, false)
+	}
 	s.acted(id, ack)
 	w.Header().Set("Location", "/queues/"+string(meta.ID))
 	writeJSON(w, http.StatusCreated, documentOf(meta))

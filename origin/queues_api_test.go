@@ -2,14 +2,18 @@ package origin
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"waitingroom/origin/queue"
+	"waitingroom/origin/store"
 	"waitingroom/origin/store/memory"
 	"waitingroom/tokens"
 )
@@ -274,5 +278,27 @@ func TestStatsCount(t *testing.T) {
 		if stats[name] != want {
 			t.Errorf("%s: got %v, want %v", name, stats[name], want)
 		}
+	}
+}
+
+// lateDeletion is a store in which the deletion of an earlier queue of the same id comes to its end just
+// before the creation.
+type lateDeletion struct{ store.Store }
+
+func (l lateDeletion) Create(ctx context.Context, id queue.ID, incarnation, generation string, settings queue.Settings, now time.Time) (store.Meta, store.Ack, error) {
+	if err := l.Settle(ctx, id, settings.OpensAt); err != nil {
+		return store.Meta{}, store.Ack{}, err
+	}
+	return l.Store.Create(ctx, id, incarnation, generation, settings, now)
+}
+
+// A queue made anew while the last one of its id goes has a reminder of its opening all the same.
+func TestOpeningIsRememberedOverADeletion(t *testing.T) {
+	st := &memory.Store{}
+	r := newRig(t, newCredentials(t), lateDeletion{st})
+	id := r.create("sale", `"capacity":1,"opensAt":`+in(time.Hour))
+	due, err := st.Due(t.Context(), time.Now().Add(time.Hour), 10)
+	if err != nil || !slices.Contains(due, id) {
+		t.Errorf("due by the opening are %v, error %v, want %s", due, err, id)
 	}
 }

@@ -256,11 +256,15 @@ func (s *Store) unlist(ctx context.Context, id queue.ID) error {
 		}
 		return err
 	})
-	// A queue made again meanwhile must not stay unlisted.
-	if err == nil && exists == 1 {
-		err = s.simple(ctx, listScript, []string{registry}, id.Slug())
+	if err != nil || exists == 0 {
+		return err
 	}
-	return err
+	// A queue made again meanwhile must not stay unlisted, nor forgotten: who looks after it at once finds
+	// out when to do so next.
+	if err := s.simple(ctx, listScript, []string{registry}, id.Slug()); err != nil {
+		return err
+	}
+	return s.Remind(ctx, id, time.UnixMilli(0))
 }
 
 // nameAll names every key that a queue may have, and tells its incarnation.
