@@ -145,7 +145,7 @@ type Queues interface {
 	//   - the slots that joins may take fall to zero, everybody's absence starts afresh, and the
 	//     lease ends, so that no tick that was planned before is taken;
 	//   - what the view has and FindLost misses is put back: fates, running sessions, offers, and
-	//     the settings if the view's Version is higher. Totals count only what is still known.
+	//     the settings if the view's Version is higher, with which an estimate that was made for others goes. Totals count only what is still known.
 	//     A session that is put back has no subject: the first that claims it by a ticket of the
 	//     position keeps it, if the map of users allows it as for a new session; everybody else gets
 	//     ErrTaken. All tickets of that position are of earlier generations, since the

@@ -2,6 +2,7 @@ package memory
 
 import (
 	"context"
+	"reflect"
 	"slices"
 	"time"
 
@@ -60,6 +61,9 @@ func (q *state) renew(remembered *queue.View, lost store.Lost, generation string
 	}
 	changed = q.putBack(lost, first) || changed
 	if remembered.Version > q.meta.Version {
+		if !reflect.DeepEqual(remembered.Settings.WithoutRemaining(), q.meta.Settings.WithoutRemaining()) {
+			q.estimate = nil
+		}
 		q.meta.Version, q.meta.Settings = remembered.Version, remembered.Settings
 		q.joinSlots, q.afresh, changed = 0, q.turn, true
 		if !q.meta.Settings.State.KeepsOffers() {

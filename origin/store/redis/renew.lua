@@ -1,7 +1,7 @@
 -- Begins a new generation of a queue whose latest entries were lost, unless another origin has done
 -- so already, and puts back what the caller remembers of them. Every live page is named, those up to
 -- the highest number that can be issued, and those of the positions put back.
-local refusal = open('generations', 'created', 'version', 'settings', 'waiting', 'watermark', 'claimed', 'ended',
+local refusal = open('generations', 'created', 'version', 'settings', 'rules', 'waiting', 'watermark', 'claimed', 'ended',
   'expired', 'missed', 'left')
 if refusal then return refusal end
 local sessions, sessionIDs = key(), key()
@@ -129,9 +129,11 @@ for _ = 1, number() do
 end
 
 if version > num('version') then
+  local wasRules = m.rules
   takeSettings()
   set('version', version)
   set('joinSlots', 0)
+  if m.rules ~= wasRules then set('estimate', '') end
   set('fresh', m.turn)
   changed = true
   if not keepsOffers then

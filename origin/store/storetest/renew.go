@@ -253,6 +253,13 @@ func renewSettings(t *testing.T, s store.Store) {
 	sc := lossy(t, s, nil)
 	sc.joinAnonymous(10)
 	sc.tick()
+	sc.advance(time.Second)
+	sc.commit(queue.Tick{Estimate: &queue.Estimate{}})
+	sc.renew(sc.memory(nil), "again")
+	if sc.view().Estimate == nil {
+		t.Error("the estimate is gone with a generation under the same settings")
+	}
+	sc.acquire()
 	sc.renew(sc.memory(func(m *queue.Snapshot) {
 		m.Version++
 		m.Settings.Capacity = 77
@@ -260,14 +267,14 @@ func renewSettings(t *testing.T, s store.Store) {
 		m.Offers = nil
 	}), "g2")
 	meta, view := sc.meta(), sc.view()
-	if meta.Version != 2 || meta.Settings.Capacity != 77 || meta.Settings.State != queue.SoldOut || view.Offers != 0 {
-		t.Errorf("version %d, capacity %d, %s, %d offers, want 2, 77, sold_out, none", meta.Version, meta.Settings.Capacity, meta.Settings.State, view.Offers)
+	if meta.Version != 2 || meta.Settings.Capacity != 77 || meta.Settings.State != queue.SoldOut || view.Offers != 0 || view.Estimate != nil {
+		t.Errorf("version %d, capacity %d, %s, %d offers, estimate %v, want 2, 77, sold_out, none, none", meta.Version, meta.Settings.Capacity, meta.Settings.State, view.Offers, view.Estimate)
 	}
 	// What was set after the loss stays.
 	sc.update(func(s *queue.Settings) { s.Capacity = 88 })
 	sc.renew(sc.memory(func(m *queue.Snapshot) { m.Settings.Capacity = 99 }), "g3")
-	if meta := sc.meta(); meta.Settings.Capacity != 88 || len(meta.Generations) != 3 {
-		t.Errorf("capacity %d, generations %v, want 88 and three", meta.Settings.Capacity, meta.Generations)
+	if meta := sc.meta(); meta.Settings.Capacity != 88 || len(meta.Generations) != 4 {
+		t.Errorf("capacity %d, generations %v, want 88 and four", meta.Settings.Capacity, meta.Generations)
 	}
 	if counts := sc.counts(); counts.Offers != 0 {
 		t.Errorf("%d offers run, want none", counts.Offers)
