@@ -160,9 +160,19 @@ func validKeyID(kid string) bool {
 	return true
 }
 
-// is reports whether the key is of a type and for an algorithm; alg may be left out.
-func (k *webKey) is(kty, crv, alg string) bool {
-	return k.Kty == kty && k.Crv == crv && (k.Alg == "" || k.Alg == alg)
+// keyType is a kind of keys, with its curve where it has one, and the algorithm that they are for here.
+type keyType struct{ kty, crv, alg string }
+
+var (
+	secretType  = keyType{"oct", "", "HS256"}
+	ed25519Type = keyType{"OKP", "Ed25519", "EdDSA"}
+	p256Type    = keyType{"EC", "P-256", "ES256"}
+	rsaType     = keyType{"RSA", "", "RS256"}
+)
+
+// is reports whether the key is of a type; alg may be left out.
+func (k *webKey) is(t keyType) bool {
+	return k.Kty == t.kty && k.Crv == t.crv && (k.Alg == "" || k.Alg == t.alg)
 }
 
 // errParameters stands for whatever jwx has to say, which may quote what it could not read.
@@ -170,8 +180,14 @@ var errParameters = errors.New("its parameters are missing, malformed or do not 
 
 func (k *webKey) private() bool { return k.D != nil }
 
-// parse hands the key to jwx.
-func (k *webKey) parse(raw any) error {
+// parse hands a key of a type to jwx.
+func (k *webKey) parse(t keyType, raw any) error {
+	if !k.is(t) {
+		if t.crv == "" {
+			return fmt.Errorf("it must have kty %s and alg %s", t.kty, t.alg)
+		}
+		return fmt.Errorf("it must have kty %s, crv %s and alg %s", t.kty, t.crv, t.alg)
+	}
 	key, err := jwk.ParseKey(k.text)
 	if err == nil {
 		err = key.Raw(raw)
@@ -182,12 +198,23 @@ func (k *webKey) parse(raw any) error {
 	return nil
 }
 
-func (k *webKey) secret() ([]byte, error) {
-	if !k.is("oct", "", "HS256") {
-		return nil, errors.New("it must have kty oct and alg HS256")
+func (k *webKey) parsePublic(t keyType, raw any) error {
+	if k.is(t) && k.private() {
+		return errors.New("it is a private key where only public ones belong")
 	}
+	return k.parse(t, raw)
+}
+
+func (k *webKey) parsePrivate(t keyType, raw any) error {
+	if k.is(t) && !k.private() {
+		return errors.New("it is a public key, and cannot sign")
+	}
+	return k.parse(t, raw)
+}
+
+func (k *webKey) secret() ([]byte, error) {
 	var secret []byte
-	if err := k.parse(&secret); err != nil {
+	if err := k.parse(secretType, &secret); err != nil {
 		return nil, err
 	}
 	if len(secret) < 32 {
@@ -197,14 +224,8 @@ func (k *webKey) secret() ([]byte, error) {
 }
 
 func (k *webKey) ed25519Public() (ed25519.PublicKey, error) {
-	if !k.is("OKP", "Ed25519", "EdDSA") {
-		return nil, errors.New("it must have kty OKP, crv Ed25519 and alg EdDSA")
-	}
-	if k.private() {
-		return nil, errors.New("it is a private key where only public ones belong")
-	}
 	var key ed25519.PublicKey
-	if err := k.parse(&key); err != nil {
+	if err := k.parsePublic(ed25519Type, &key); err != nil {
 		return nil, err
 	}
 	if len(key) != ed25519.PublicKeySize {
@@ -214,14 +235,8 @@ func (k *webKey) ed25519Public() (ed25519.PublicKey, error) {
 }
 
 func (k *webKey) ed25519Private() (ed25519.PrivateKey, error) {
-	if !k.is("OKP", "Ed25519", "EdDSA") {
-		return nil, errors.New("it must have kty OKP, crv Ed25519 and alg EdDSA")
-	}
-	if !k.private() {
-		return nil, errors.New("it is a public key, and cannot sign")
-	}
 	var key ed25519.PrivateKey
-	if err := k.parse(&key); err != nil {
+	if err := k.parsePrivate(ed25519Type, &key); err != nil {
 		return nil, err
 	}
 	if len(key) != ed25519.PrivateKeySize || !bytes.Equal(ed25519.NewKeyFromSeed(key.Seed()), key) {
@@ -231,28 +246,16 @@ func (k *webKey) ed25519Private() (ed25519.PrivateKey, error) {
 }
 
 func (k *webKey) ecdsaPublic() (*ecdsa.PublicKey, error) {
-	if !k.is("EC", "P-256", "ES256") {
-		return nil, errors.New("it must have kty EC, crv P-256 and alg ES256")
-	}
-	if k.private() {
-		return nil, errors.New("it is a private key where only public ones belong")
-	}
 	var key ecdsa.PublicKey
-	if err := k.parse(&key); err != nil {
+	if err := k.parsePublic(p256Type, &key); err != nil {
 		return nil, err
 	}
 	return &key, checkCurve(&key)
 }
 
 func (k *webKey) ecdsaPrivate() (*ecdsa.PrivateKey, error) {
-	if !k.is("EC", "P-256", "ES256") {
-		return nil, errors.New("it must have kty EC, crv P-256 and alg ES256")
-	}
-	if !k.private() {
-		return nil, errors.New("it is a public key, and cannot sign")
-	}
 	var key ecdsa.PrivateKey
-	if err := k.parse(&key); err != nil {
+	if err := k.parsePrivate(p256Type, &key); err != nil {
 		return nil, err
 	}
 	if err := checkCurve(&key.PublicKey); err != nil {
@@ -267,14 +270,8 @@ func (k *webKey) ecdsaPrivate() (*ecdsa.PrivateKey, error) {
 }
 
 func (k *webKey) rsaPublic() (*rsa.PublicKey, error) {
-	if !k.is("RSA", "", "RS256") {
-		return nil, errors.New("it must have kty RSA and alg RS256")
-	}
-	if k.private() {
-		return nil, errors.New("it is a private key where only public ones belong")
-	}
 	var key rsa.PublicKey
-	if err := k.parse(&key); err != nil {
+	if err := k.parsePublic(rsaType, &key); err != nil {
 		return nil, err
 	}
 	return &key, checkRSA(&key)

@@ -41,7 +41,7 @@ func ParsePublicKeys(jwks []byte) (*PublicKeys, error) {
 		if k.private() || k.Kty == "oct" {
 			return nil, fmt.Errorf("parse public keys: key %d: a secret where only public keys belong", i+1)
 		}
-		if !k.is("OKP", "Ed25519", "EdDSA") {
+		if !k.is(ed25519Type) {
 			continue
 		}
 		key, err := k.ed25519Public()
