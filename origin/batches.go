@@ -20,7 +20,6 @@ const (
 	maxJoinBody     = 4 << 20
 	maxSightingBody = 32 << 20
 	maxTicketBody   = 8 << 10
-	maxEdgeID       = 64
 )
 
 // join gives positions to a batch of fans.
@@ -30,7 +29,7 @@ func (s *Server) join(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	id, err := queue.ParseID(string(in.Queue))
-	if err != nil || in.Seq == 0 || !validEdge(in.Edge) || len(in.Users) == 0 || len(in.Users) > maxJoins {
+	if err != nil || in.Seq == 0 || !queue.ValidName(in.Edge) || len(in.Users) == 0 || len(in.Users) > maxJoins {
 		return errBadBody
 	}
 	k := s.keys.Load()
@@ -77,7 +76,7 @@ func (s *Server) see(w http.ResponseWriter, r *http.Request) error {
 	if err := readMessage(w, r, maxSightingBody, &in); err != nil {
 		return err
 	}
-	if !validEdge(in.Edge) {
+	if !queue.ValidName(in.Edge) {
 		return errBadBody
 	}
 	for _, q := range in.Queues {
@@ -254,17 +253,4 @@ func newSessionID(id queue.ID) string {
 	var random [16]byte
 	_, _ = rand.Read(random[:]) // never fails
 	return string(id) + "~" + base64.RawURLEncoding.EncodeToString(random[:])
-}
-
-func validEdge(id string) bool {
-	if len(id) < 1 || len(id) > maxEdgeID {
-		return false
-	}
-	for i := range len(id) {
-		c := id[i]
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
-			return false
-		}
-	}
-	return true
 }

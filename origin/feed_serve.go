@@ -140,7 +140,7 @@ func (f *feed) unsubscribe(o *outbox) {
 // serveFeed streams the feed to one edge until either end has enough.
 func (s *Server) serveFeed(w http.ResponseWriter, r *http.Request) error {
 	query, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil || len(query["edge"]) != 1 || !validEdge(query["edge"][0]) {
+	if err != nil || len(query["edge"]) != 1 || !queue.ValidName(query["edge"][0]) {
 		return errBadBody
 	}
 	o, err := s.feed.subscribe()

@@ -47,6 +47,19 @@ func ownQueue(r *http.Request, operator tokens.Operator) (queue.ID, error) {
 	return id, nil
 }
 
+// ownMeta reads the description of the queue in the path.
+func (s *Server) ownMeta(r *http.Request, operator tokens.Operator) (store.Meta, error) {
+	id, err := ownQueue(r, operator)
+	if err != nil {
+		return store.Meta{}, err
+	}
+	meta, err := s.Store.Get(r.Context(), id)
+	if err != nil {
+		return store.Meta{}, fmt.Errorf("get queue: %w", err)
+	}
+	return meta, nil
+}
+
 func (s *Server) createQueue(w http.ResponseWriter, r *http.Request, operator tokens.Operator) error {
 	body, err := readDocument(w, r)
 	if err != nil {
@@ -98,13 +111,9 @@ func (s *Server) listQueues(w http.ResponseWriter, r *http.Request, operator tok
 }
 
 func (s *Server) getQueue(w http.ResponseWriter, r *http.Request, operator tokens.Operator) error {
-	id, err := ownQueue(r, operator)
+	meta, err := s.ownMeta(r, operator)
 	if err != nil {
 		return err
-	}
-	meta, err := s.Store.Get(r.Context(), id)
-	if err != nil {
-		return fmt.Errorf("get queue: %w", err)
 	}
 	writeJSON(w, http.StatusOK, documentOf(meta))
 	return nil
@@ -163,18 +172,14 @@ func (s *Server) patchQueue(w http.ResponseWriter, r *http.Request, operator tok
 }
 
 func (s *Server) deleteQueue(w http.ResponseWriter, r *http.Request, operator tokens.Operator) error {
-	id, err := ownQueue(r, operator)
+	meta, err := s.ownMeta(r, operator)
 	if err != nil {
 		return err
 	}
-	meta, err := s.Store.Get(r.Context(), id)
-	if err != nil {
-		return fmt.Errorf("get queue: %w", err)
-	}
-	if err := s.Store.Delete(r.Context(), id, meta.Incarnation); err != nil {
+	if err := s.Store.Delete(r.Context(), meta.ID, meta.Incarnation); err != nil {
 		return fmt.Errorf("delete queue: %w", err)
 	}
-	s.feed.Hint(id)
+	s.feed.Hint(meta.ID)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

@@ -36,7 +36,8 @@ func (id ID) Slug() string {
 	return slug
 }
 
-// ValidName reports whether s may be a tenant's id or a queue's slug: [a-z0-9-]{1,63}.
+// ValidName reports whether s may be a tenant's id, a queue's slug or the name of an edge's process:
+// [a-z0-9-]{1,63}.
 func ValidName(s string) bool {
 	if len(s) < 1 || len(s) > 63 {
 		return false
