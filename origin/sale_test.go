@@ -109,10 +109,10 @@ func TestAPausedOpeningIsScheduledAgain(t *testing.T) {
 	inVirtualTimeBefore(t, time.Hour, `"capacity":1,"holdSeconds":60`, func(t *testing.T, a *audience) {
 		opens := time.Now().Add(time.Hour)
 		first, second := a.r.joinOne(a.id), a.r.joinOne(a.id)
-		a.seen[first], a.seen[second] = true, true
 		a.patch(`{"state":"paused"}`)
-		a.pass(5 * time.Minute)
+		a.pass(5 * time.Minute) // longer than the hold, which does not run yet
 		wantState(t, a, first, "paused before the opening", queue.TicketWaiting, "")
+		a.seen[first], a.seen[second] = true, true
 		a.patch(`{"state":"scheduled"}`)
 		wantState(t, a, first, "scheduled again", queue.TicketScheduled, "")
 		a.pass(time.Until(opens) - 10*time.Millisecond)

@@ -200,7 +200,7 @@ func (b *books) readSettings(s queue.Settings) {
 	if s.State != was.State {
 		b.states = append(b.states, s.State)
 	}
-	if s.HoldSeconds != was.HoldSeconds || was.State == queue.Scheduled && s.State != queue.Scheduled {
+	if s.HoldSeconds != was.HoldSeconds || !holds(was) && holds(s) {
 		b.afresh, b.afreshAt = b.turn, b.now
 	}
 	if s.MaxPerMinute != was.MaxPerMinute || s.State != was.State {
@@ -262,11 +262,15 @@ func (b *books) committed(freeAtLook, most int) {
 	}
 }
 
+// holds reports whether the absent lose their place: from the opening to the closing.
+func holds(s queue.Settings) bool {
+	return s.State != queue.Scheduled && s.State != queue.Closed && !s.Notes.Unopened
+}
+
 // closed judges the closing of a turn after its entries were read.
 func (b *books) closed(turn uint32) {
 	held := uint32(holdTurns(b.settings))
-	state := b.settings.State
-	runs := state != queue.Scheduled && state != queue.Closed && turn > b.afresh+held
+	runs := holds(b.settings) && turn > b.afresh+held
 	for i := 1; i < len(b.places) && runs; i++ {
 		if p := &b.places[i]; p.standing == isWaiting {
 			if !b.ok(absentExpire, p.seenTurn+held >= turn) {

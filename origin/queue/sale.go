@@ -162,6 +162,12 @@ func (s Settings) WakesAt() time.Time {
 // after it.
 func (s Settings) Asleep(now time.Time) bool { return now.Before(s.WakesAt()) }
 
+// HoldRuns reports whether the absent lose their place: not before the opening, also of a queue that was
+// paused before it, and when the queue is closed there is none to lose.
+func (s Settings) HoldRuns() bool {
+	return s.State != Scheduled && s.State != Closed && !s.Notes.Unopened
+}
+
 // Over reports whether the data of a closed queue has been kept for as long as it is to be.
 func (s Settings) Over(now time.Time) bool {
 	return s.State == Closed && !s.Notes.ClosedAt.IsZero() && !now.Before(s.Notes.ClosedAt.Add(s.Retention()))

@@ -128,8 +128,8 @@ type Queues interface {
 	// reported (queue.Settings.WithoutRemaining stays the same), which no slot depends on and which a
 	// shop reports with each purchase; a state that does not keep offers
 	// withdraws them (the positions are owed, nothing counts as missed), in an entry after the one
-	// of the settings; the last estimate is dropped; a changed HoldSeconds, or leaving the state scheduled, starts everybody's
-	// absence afresh, as if all had been seen in the running turn, which makes nobody present.
+	// of the settings; the last estimate is dropped; a changed HoldSeconds, or a hold that begins to run
+	// (queue.Settings.HoldRuns), starts everybody's absence afresh, as if all had been seen in the running turn, which makes nobody present.
 	// When Version is the next one and the settings are the given ones, this is a repetition
 	// and succeeds.
 	Update(ctx context.Context, id queue.ID, version uint64, settings queue.Settings, now time.Time) (Meta, Ack, error)
@@ -325,8 +325,8 @@ type Coordination interface {
 	// CloseTurn closes the given turn if it still runs, under the epoch: waiting positions
 	// (offered ones not) that no turn from turn - HoldTurns on has seen get the fate
 	// queue.Expired, and the next turn begins at queue.NextTurn (when the closed one was due to end,
-	// if that is at most queue.PromptClose ago, else at now). Nobody expires while the queue is scheduled
-	// or closed, or until HoldTurns turns after the one in which absence started afresh have
+	// if that is at most queue.PromptClose ago, else at now). Nobody expires while no hold
+	// runs (queue.Settings.HoldRuns), or until HoldTurns turns after the one in which absence started afresh have
 	// been closed. Edges silent for queue.VanishedEdge may be forgotten. It reports how many expired.
 	CloseTurn(ctx context.Context, id queue.ID, epoch, turn uint64, now time.Time) (expired int, ack Ack, err error)
 	// Release gives the lease up before its time, so that another origin can take it at once; the

@@ -136,13 +136,6 @@ func (q *state) isIdle() bool {
 	return len(q.offers) == 0 && q.waiting == 0
 }
 
-// holdRuns reports whether the absent lose their place: not before the opening, and when the queue
-// is closed there is none to lose.
-func (q *state) holdRuns() bool {
-	state := q.meta.Settings.State
-	return state != queue.Scheduled && state != queue.Closed
-}
-
 func (q *state) tick(tick queue.Tick, result *store.TickResult) {
 	q.lastTick = q.now
 	q.totals.Present = tick.Present
@@ -237,7 +230,7 @@ func (s *Store) CloseTurn(ctx context.Context, id queue.ID, epoch, turn uint64, 
 		if q.turn != turn {
 			return nil
 		}
-		if q.turn-q.afresh > q.meta.Settings.HoldTurns() && q.holdRuns() {
+		if q.turn-q.afresh > q.meta.Settings.HoldTurns() && q.meta.Settings.HoldRuns() {
 			absent := q.absent()
 			for _, position := range absent {
 				q.finish(position, queue.Expired)

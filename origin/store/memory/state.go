@@ -142,7 +142,7 @@ func (q *state) update(version uint64, settings queue.Settings) error {
 		slices.Sort(withdrawn)
 		q.append(queue.Entry{Kind: queue.EntryWithdrawn, Positions: withdrawn})
 	}
-	if settings.HoldSeconds != was.HoldSeconds || was.State == queue.Scheduled && settings.State != queue.Scheduled {
+	if settings.HoldSeconds != was.HoldSeconds || !was.HoldRuns() && settings.HoldRuns() {
 		q.afresh = q.turn
 	}
 	return nil

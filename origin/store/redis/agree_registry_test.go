@@ -79,7 +79,7 @@ func (p *pair) update() {
 	case 0:
 		next.Capacity = pick(p, "capacity", 1, 0, 2, 5, 50, 400)
 	case 1:
-		next.State = queue.Paused
+		next.State, next.Notes.Unopened = queue.Paused, p.rarely("before the opening", 4)
 	case 2, 3:
 		next.State = queue.Open
 	case 4:

@@ -260,10 +260,10 @@ local function running(sessions, position)
 end
 
 -- takeSettings stores settings, and from them what scripts go by: asleepUntil is until when a
--- scheduled queue is idle, and rules a digest of all but what remains.
+-- scheduled queue is idle, holdRuns whether the absent lose their place, and rules a digest of all but what remains.
 local function takeSettings()
   for _, name in ipairs({'settings', 'state', 'capacity', 'claim', 'window', 'hold', 'maxMissed', 'holdTurns', 'turnLength',
-    'identity', 'asleepUntil', 'rules'}) do
+    'identity', 'asleepUntil', 'holdRuns', 'rules'}) do
     set(name, text())
   end
 end

@@ -53,11 +53,15 @@ func settingsArgs(s queue.Settings) ([]any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode settings: %w", err)
 	}
+	holdRuns := 0
+	if s.HoldRuns() {
+		holdRuns = 1
+	}
 	digest := sha256.Sum256(rules)
 	return []any{
 		text, string(s.State), s.Capacity, s.Claim().Milliseconds(), s.PurchaseWindow().Milliseconds(),
 		s.HoldSeconds, s.MaxMissedOffers, s.HoldTurns(), s.TurnLength().Milliseconds(), string(s.Identity),
-		max(millis(s.WakesAt()), 0), base64.RawStdEncoding.EncodeToString(digest[:16]),
+		max(millis(s.WakesAt()), 0), holdRuns, base64.RawStdEncoding.EncodeToString(digest[:16]),
 	}, nil
 }
 

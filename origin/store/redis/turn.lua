@@ -1,7 +1,7 @@
 -- Closes a turn: whoever waits and was not seen in any kept turn is expired, pages in which
 -- nobody waits any more are dropped, and the next turn begins. The cost is that of the live pages,
 -- however many expire.
-local refusal = open('epoch', 'fresh', 'waiting', 'expired', 'turnStarted', 'turnLength')
+local refusal = open('epoch', 'fresh', 'holdRuns', 'waiting', 'expired', 'turnStarted', 'turnLength')
 if refusal then return refusal end
 local FEW = 1000
 local edges, scratch, absent = key(), key(), key()
@@ -54,7 +54,7 @@ local function trimmed(page, bitmap)
 end
 
 local oldest, least = num('oldest'), turn - num('holdTurns')
-local ends = num('fresh') < least and m.state ~= 'scheduled' and m.state ~= 'closed'
+local ends = num('fresh') < least and m.holdRuns == '1'
 local pages, dropped, expired = {}, {}, 0
 for name in string.gmatch(m.live, '%d+') do
   local page = {number = tonumber(name), waiting = key(), fates = key(), others = {key(), key()}, seen = {}}

@@ -1,6 +1,6 @@
 -- Replaces the settings. Offers are withdrawn when the new state does not keep them; every offer
 -- lies in a live page.
-local refusal = open('generations', 'created', 'version', 'settings', 'hold', 'rules', 'waiting')
+local refusal = open('generations', 'created', 'version', 'settings', 'hold', 'holdRuns', 'rules', 'waiting')
 if refusal then return refusal end
 local version, named, keepsOffers = number(), text(), text() == '1'
 local function answer() return done(m.incarnation, m.generations, m.created, m.version, m.settings) end
@@ -14,14 +14,14 @@ if not keepsOffers then
   table.sort(withdrawn)
 end
 
-local wasHold, wasState, wasRules = m.hold, m.state, m.rules
+local wasHold, heldBefore, wasRules = m.hold, m.holdRuns, m.rules
 takeSettings()
 set('version', version + 1)
 if m.rules ~= wasRules then
   set('joinSlots', 0)
   set('estimate', '') -- it was made for the settings before
 end
-if m.hold ~= wasHold or (wasState == 'scheduled' and m.state ~= 'scheduled') then
+if m.hold ~= wasHold or (heldBefore ~= '1' and m.holdRuns == '1') then
   set('fresh', m.turn)
 end
 append('settings', 'j', m.settings)

@@ -15,6 +15,7 @@ var saleCases = []testCase{
 	{"a scheduled queue sleeps", scheduledSleeps},
 	{"a scheduled queue wakes before its opening", scheduledWakes},
 	{"at the opening the present go in order", openingInOrder},
+	{"the hold of a queue that was paused before its opening", pausedBeforeOpening},
 	{"places are kept for the hold while sold out", soldOutHold},
 	{"a sold-out user keeps place and turn", soldOutUser},
 }
@@ -152,6 +153,26 @@ func openingInOrder(t *testing.T, s store.Store) {
 	for _, position := range []uint64{1, 4, 6} {
 		sc.wantFate(position, queue.Expired)
 	}
+}
+
+// pausedBeforeOpening wants nobody's hold to run before the queue has been open, whatever it was meanwhile.
+func pausedBeforeOpening(t *testing.T, s store.Store) {
+	sc := newScene(t, s, func(s *queue.Settings) { s.State = queue.Scheduled; s.Capacity = 0 })
+	sc.joinAnonymous(2)
+	for _, state := range []queue.State{queue.Paused, queue.SoldOut} {
+		sc.update(func(s *queue.Settings) { s.State, s.Notes.Unopened = state, true })
+		sc.run(3*time.Minute, nil)
+	}
+	sc.setState(queue.Scheduled)
+	sc.update(func(s *queue.Settings) { s.State, s.Notes.Unopened = queue.Paused, true })
+	sc.run(3*time.Minute, nil)
+	sc.wantFate(1, queue.Waiting)
+	sc.update(func(s *queue.Settings) { s.State, s.Notes.Unopened = queue.Open, false })
+	sc.run(59*time.Second, func() { sc.see(2) })
+	sc.wantFate(1, queue.Waiting)
+	sc.run(10*time.Second, func() { sc.see(2) })
+	sc.wantFate(1, queue.Expired)
+	sc.wantFate(2, queue.Waiting)
 }
 
 func soldOutHold(t *testing.T, s store.Store) {
