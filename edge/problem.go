@@ -86,7 +86,7 @@ var (
 	errTicketExpired    = refuse(fasthttp.StatusGone, "ticket_expired", "The ticket's time has passed.")
 	errEarlierQueue     = refuse(fasthttp.StatusGone, "ticket_of_earlier_queue", "The queue of this ticket does not exist any more.")
 	errTicketUnknownYet = busy("ticket_not_known_yet", "This edge has not heard of the ticket's queue yet.")
-	errPositionTaken    = refuse(fasthttp.StatusConflict, "position_taken", "The session of this position belongs to somebody else; join again.")
+	errPositionTaken    = refuse(fasthttp.StatusConflict, "position_taken", "This position belongs to somebody else; join again.")
 	errTooManyPlaces    = refuse(fasthttp.StatusConflict, "too_many_places", "This browser holds places in too many queues; leave one of them first.")
 	errPlaceHeld        = refuse(fasthttp.StatusConflict, "place_held", "This browser holds another place in the queue, and keeps it.")
 	errSessionRequired  = refuse(fasthttp.StatusUnauthorized, "session_required", "A session token is required as a bearer token.")

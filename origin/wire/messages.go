@@ -225,7 +225,7 @@ const (
 	CodeClosed       = "queue_closed"      //
 	CodeIdentity     = "identity_required" // join: users only, and somebody in the batch is anonymous; nobody of it got a position
 	CodeNotYourTurn  = "not_your_turn"     // claim
-	CodeTaken        = "position_taken"    // claim: the session belongs to another subject
+	CodeTaken        = "position_taken"    // claim: the position is another's
 	CodeOut          = "ticket_out"        // claim: the position is done
 	CodeUnavailable  = "unavailable"       // the store cannot be reached, or is not decided: try again
 )
