@@ -93,8 +93,7 @@ func (e *estimates) report(calm bool) estimateReport {
 		r.Tenths = append(r.Tenths, e.Tenths[i].report(i+1))
 	}
 	if calm && all.told > 0 {
-		met := r.Covered >= leastCovered && r.All.P50 >= least50 && r.All.P50 <= most50 &&
-			r.All.P90 >= least90 && r.All.P90 <= most90 && r.All.Spread <= mostSpread
+		met := r.Covered >= leastCovered && r.All.within()
 		r.Met = &met
 	}
 	r.Covered = rounded(r.Covered)
@@ -103,6 +102,11 @@ func (e *estimates) report(calm bool) estimateReport {
 		r.Tenths[i].round()
 	}
 	return r
+}
+
+// within reports whether P50 and P90 hold as often as they should, and are as close together.
+func (t *tenthReport) within() bool {
+	return t.P50 >= least50 && t.P50 <= most50 && t.P90 >= least90 && t.P90 <= most90 && t.Spread <= mostSpread
 }
 
 func (t *tenthReport) round() {
@@ -201,15 +205,26 @@ func (e *estimateReport) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-7s %10s %10s %10s %12s %12s\n", "tenth", "told", "P50 holds", "P90 holds", "P90 / P50", "came / P50")
 	row := func(name string, t tenthReport) {
-		fmt.Fprintf(&b, "%-7s %10d %8.1f %% %8.1f %% %12.2f %12.2f\n", name, t.Told, 100*t.P50, 100*t.P90, t.Spread, t.Came)
+		outside := ""
+		if e.Met != nil && !t.within() {
+			outside = "  outside"
+		}
+		fmt.Fprintf(&b, "%-7s %10d %8.1f %% %8.1f %% %12.2f %12.2f%s\n", name, t.Told, 100*t.P50, 100*t.P90, t.Spread, t.Came, outside)
 	}
+	within, told := 0, 0
 	for _, t := range e.Tenths {
 		row(fmt.Sprint(t.Tenth), t)
+		if t.Told > 0 {
+			told++
+			if t.within() {
+				within++
+			}
+		}
 	}
 	row("all", e.All)
 	verdict := "not judged"
 	if e.Met != nil {
-		verdict = map[bool]string{true: "met", false: "missed"}[*e.Met]
+		verdict = map[bool]string{true: "met", false: "missed"}[*e.Met] + fmt.Sprintf("; %d of %d tenths of the line are within it by themselves", within, told)
 	}
 	fmt.Fprintf(&b, "an estimate within two minutes of the first admissions: %.1f %% of %d who stayed\nbudget: %s\n", 100*e.Covered, e.Stayed, verdict)
 	return b.String()

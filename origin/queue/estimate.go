@@ -15,7 +15,7 @@ import "slices"
 // age ends in the next step. This is the life table of actuaries (Kaplan and Meier, Nonparametric
 // Estimation from Incomplete Observations, JASA 53, 1958), which learns also from sessions that
 // have not ended yet: two minutes after an opening that is nearly all of them. Beyond the oldest age
-// that was seen the hazard goes on as a Weibull distribution fitted to what was seen. Measured
+// that was seen the hazard goes on as a log-logistic distribution fitted to what was seen. Measured
 // besides: the share of offers that is claimed, and how fast; the share of those present among
 // those whom the watermark passes, and in the whole line; how fast the present go away (who is seen
 // no more is missed a turn and a half later); and how many owed fans come back in a minute.
@@ -33,7 +33,7 @@ import "slices"
 // quantile tracking of Gibbs and Candès, Adaptive Conformal Inference Under Distribution Shift,
 // NeurIPS 2021), which comes to hold whatever the errors look like. P50 and P90 are the forecast
 // corrected by them. Until there are errors to learn from, an expected error stands in, wider where
-// few offers are to be made, as chance then weighs more.
+// few offers are to be made, as chance then weighs more, and as long as no session is old.
 //
 // There is no estimate before some sessions have ended, while the queue is not open, and beyond the
 // table's end. What is estimated is the wait of those who stay.

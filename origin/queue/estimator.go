@@ -12,9 +12,9 @@ const (
 	longestGap = time.Minute
 	// leastEnds is how many sessions must have ended before there is a measure.
 	leastEnds = 8
-	// Of what was observed so long ago, 1/e still counts: who is present where the watermark
-	// passes; what becomes of offers and sessions; how fast fans go away.
-	passingMemory, shopMemory, goingMemory = 3 * time.Minute, 10 * time.Minute, 30 * time.Minute
+	// Of what was observed so long ago, 1/e still counts: what becomes of offers and sessions, and who
+	// is present where the watermark passes; how fast fans go away.
+	shopMemory, goingMemory = 10 * time.Minute, 30 * time.Minute
 	// goingPrior is the time, in seconds, for which it is taken that nobody has gone away: at the
 	// beginning phones that sleep and will be back look like fans who go away.
 	goingPrior = 150
@@ -161,9 +161,8 @@ func (e *Estimator) measure(before *View, last observation, gap time.Duration) {
 		// The watermark ran past fans who had not been seen yet, which says nothing either.
 		e.passed, e.offered = 0, 0
 	} else {
-		passing := memory(gap, passingMemory)
-		passing(&e.passed, float64(before.notDone(before.Watermark, v.Watermark)))
-		passing(&e.offered, float64(offered-toOwed))
+		shop(&e.passed, float64(before.notDone(before.Watermark, v.Watermark)))
+		shop(&e.offered, float64(offered-toOwed))
 	}
 
 	going := memory(gap, goingMemory)
@@ -228,10 +227,11 @@ func (e *Estimator) shop() shop {
 	step := v.Settings.estimateStep()
 	s := shop{
 		step: step, capacity: float64(v.Settings.Capacity), perStep: math.Inf(1),
-		ages: o.ages, survival: survival(e.ended, e.spent, step),
+		ages:    o.ages,
 		returns: ratio(e.returned, e.seconds) * step.Seconds(),
 		beyond:  float64(v.Waiting - v.Owed), present: 1, atEnd: 1,
 	}
+	s.survival, s.unseen = survival(e.ended, e.spent, step)
 	if perMinute := v.Settings.MaxPerMinute; perMinute > 0 {
 		s.perStep = float64(perMinute) * step.Minutes()
 	}

@@ -2,6 +2,7 @@ package queue_test
 
 import (
 	"encoding/json"
+	"math"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -32,7 +33,7 @@ func newSale(seed uint64, fans int) sale {
 	return s
 }
 
-// The budget of the design, over sales in which none to four in ten lose patience within the hour.
+// Of those who are told an estimate half wait that long and few much longer, over sales in which none to four in ten lose patience within the hour.
 func TestEstimateQuality(t *testing.T) {
 	const soon = 2 * time.Minute
 	var early, had, some, held50, held90 int
@@ -73,11 +74,13 @@ func TestEstimateQuality(t *testing.T) {
 	if got := percent(held50, some); got < 40 || got > 60 {
 		t.Errorf("P50 held for %.1f %%, want 40 to 60", got)
 	}
-	if got := percent(held90, some); got < 85 || got > 95 {
-		t.Errorf("P90 held for %.1f %%, want 85 to 95", got)
+	// Nothing goes wrong in these sales, no edge is cut off and no phone sleeps past the hold, so that P90 may
+	// hold for more than the simulation's budget allows; it has to be close for that.
+	if got := percent(held90, some); got < 85 {
+		t.Errorf("P90 held for %.1f %%, want 85", got)
 	}
-	if got := spread[len(spread)/2]; got > 2.5 {
-		t.Errorf("P90 is %.2f times P50 in the median, want at most 2.5", got)
+	if got := spread[len(spread)/2]; got > 1.2 {
+		t.Errorf("P90 is %.2f times P50 in the median, want at most 1.2", got)
 	}
 }
 
@@ -327,7 +330,11 @@ func TestEstimateOutlivesReadersAndCoordinators(t *testing.T) {
 	if l.v.Estimate == snapshot.Estimate {
 		t.Fatal("another coordinator has made no estimate of its own after 40 s")
 	}
-	if reflect.DeepEqual(learned, queue.Learned{}) || !reflect.DeepEqual(l.v.Estimate.Learned.P90[5:], learned.P90[5:]) {
+	kept := len(learned.P90) > 5
+	for i := 5; kept && i < len(learned.P90); i++ { // horizons too long for errors of its own
+		kept = math.Abs(l.v.Estimate.Learned.P90[i]-learned.P90[i]) < 0.01
+	}
+	if !kept {
 		t.Errorf("another coordinator has learned %+v, want to go on from %+v", l.v.Estimate.Learned, learned)
 	}
 }

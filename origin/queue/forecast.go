@@ -15,6 +15,7 @@ type shop struct {
 
 	ages     []float64 // running sessions by age, in whole steps; the last element holds all older
 	survival []float64 // the share of sessions of each age that outlives a step
+	unseen   float64   // the share of sessions that outlives every age that was seen
 	claiming float64   // running offers that will be claimed
 	lapsing  []float64 // those that will not be, by the number of steps until they lapse
 	claimed  float64   // the share of offers that is claimed
@@ -26,7 +27,7 @@ type shop struct {
 	beyond  float64 // who waits beyond the watermark
 	present float64 // the share of them who are there, at the front of the line
 	atEnd   float64 // and at its end
-	fading  float64 // the share of the present who go away within a step
+	fading  float64 // the share of the present who go away within the next step
 }
 
 // longestForecast bounds the waits that are estimated.
@@ -37,6 +38,7 @@ type point struct {
 	ahead  float64
 	wait   time.Duration
 	offers float64
+	unseen float64 // as in shop
 }
 
 // forecast plays the slots forward, and says until when offers reach how far back in line, until a
@@ -51,7 +53,9 @@ func (s shop) forecast(far float64) []point {
 	}
 	var points []point
 	var offers, reached float64 // reached counts those in line who are present now
-	lasting := 1.0              // the share of them who are present still
+	// The share of them who are present still. Patience differs: the impatient go first, and those who
+	// are left go more slowly. With exponentially distributed rates of going away it is this share.
+	lasting := 1.0
 	next, last := 0, int(longestForecast/s.step)
 	for step := 0; step <= last; step++ {
 		allowed := s.perStep
@@ -75,16 +79,23 @@ func (s shop) forecast(far float64) []point {
 		backlog += s.returns
 		owed := min(made, backlog)
 		backlog -= owed
-		reached += (made - owed) / lasting
-		lasting *= 1 - s.fading
+		fresh := (made - owed) / lasting
+		reached += fresh
+		lasting = 1 / (1 + s.fading*float64(step+1))
+		if reached >= 1 && reached-fresh < 1 {
+			// Whoever stands first is offered one of the first slots of the step.
+			part := (1 - reached + fresh) / fresh
+			wait := time.Duration(max(float64(step-1)+part, 0) * float64(s.step))
+			points = append(points, point{0, wait, offers - made*(1-part), s.unseen})
+		}
 		if step < next {
 			continue
 		}
 		next = max(step+1, step*4/3)
 		// A fan's own offer is the last of them.
-		if reached >= 1 {
+		if reached > 1 {
 			ahead := s.ahead(reached - 1)
-			points = append(points, point{ahead, time.Duration(step) * s.step, offers})
+			points = append(points, point{ahead, time.Duration(step) * s.step, offers, s.unseen})
 			if ahead > far {
 				break
 			}
@@ -128,8 +139,8 @@ func sum(list []float64) float64 {
 }
 
 // survival is the share of sessions that outlives a step, by age, from the sessions that ended at
-// each age, and the seconds that sessions spent at it.
-func survival(ended, spent []float64, step time.Duration) []float64 {
+// each age, and the seconds that sessions spent at it; and the share that outlives the ages seen.
+func survival(ended, spent []float64, step time.Duration) (shares []float64, unseen float64) {
 	// An age counts as not seen that is so rare, compared with the most frequent one.
 	const rare = 1.0 / 200
 	seen := 0 // the ages below it were
@@ -138,7 +149,7 @@ func survival(ended, spent []float64, step time.Duration) []float64 {
 			seen = a + 1
 		}
 	}
-	shares := make([]float64, len(spent))
+	shares = make([]float64, len(spent))
 	var total, early float64 // the cumulated hazard; that of the first half of the ages seen
 	for a := range seen {
 		hazard := ratio(ended[a], spent[a]) * step.Seconds()
@@ -147,14 +158,18 @@ func survival(ended, spent []float64, step time.Duration) []float64 {
 			early += hazard
 		}
 	}
-	// The cumulated hazard of a Weibull distribution grows with a power of the age.
-	power := min(max(math.Log2(total/early), 1), 3)
-	if total == 0 {
-		power = 1
+	// In a log-logistic distribution the odds of having ended grow with a power of the age. Its hazard
+	// grows less and less, as that of the times does which people take. Where it would fall it stays.
+	const nobody = 30.0 // who is left after so much hazard
+	at, power, hazard := math.Expm1(min(total, nobody)), 1.0, 0.0
+	if early > 0 {
+		power = min(max(math.Log2(at/math.Expm1(min(early, nobody))), 1), 3)
 	}
+	odds := func(a int) float64 { return at * math.Pow(float64(a)/float64(max(seen, 1)), power) }
 	for a := seen; a < len(shares); a++ {
-		shares[a] = math.Exp(-total / float64(seen) * power * math.Pow((float64(a)+0.5)/float64(seen), power-1))
+		hazard = max(hazard, math.Log((1+odds(a+1))/(1+odds(a))))
+		shares[a] = math.Exp(-hazard)
 	}
 	shares[len(shares)-1] = 0 // the purchase window is over
-	return shares
+	return shares, math.Exp(-total)
 }

@@ -30,8 +30,10 @@ func TestForecast(t *testing.T) {
 		{"half are present", func(s *shop) { s.present, s.atEnd = 0.5, 0.5 }, 36_000, 1800 * time.Second},
 		// To place x of 100,000 there are 0.5 x + x²/400,000 who are present.
 		{"half are present in front, all at the end", func(s *shop) { s.present = 0.5 }, 40_000, 2400 * time.Second},
-		// ln(1 + 0.002 · 180) / 0.002 steps.
-		{"one in five hundred goes in a step", func(s *shop) { s.fading = 0.002 }, 18_000, 1537 * time.Second},
+		// After t steps 100 · (t + 0.002/2 · t²) of those who are present now are out of the way.
+		{"one in five hundred goes in a step", func(s *shop) { s.fading = 0.002 }, 18_000, 1557 * time.Second},
+		{"within the first step", func(*shop) {}, 49, 5 * time.Second},
+		{"in front", func(*shop) {}, 0, 100 * time.Millisecond},
 		{"owed fans come back", func(s *shop) { s.returns = 20 }, 18_000, 2250 * time.Second},
 		{"owed fans wait for a slot", func(s *shop) { s.backlog = 6000 }, 18_000, 2400 * time.Second},
 		{"maxPerMinute", func(s *shop) { s.perStep = 50 }, 18_000, 3600 * time.Second},
@@ -57,6 +59,12 @@ func TestForecast(t *testing.T) {
 		}
 	}
 	s := steady()
+	s.capacity, s.ages, s.backlog = 1000, make([]float64, 200), 5000
+	s.ages[0] = 1000
+	if got := pointOf(s.forecast(1000), 0).wait; got < 480*time.Second || got > 510*time.Second {
+		t.Errorf("in front of the line, behind 5000 owed, the wait is %v, want about 500 s", got)
+	}
+	s.backlog = 0
 	s.capacity = 0
 	if points := s.forecast(1000); len(points) != 0 {
 		t.Errorf("a shop without slots admits %v", points)
@@ -66,6 +74,11 @@ func TestForecast(t *testing.T) {
 // The life table finds the distribution that the sessions have, also from those that run still.
 func TestSurvival(t *testing.T) {
 	const step = 10 * time.Second
+	normal := func(z float64) float64 { return math.Erfc(-z/math.Sqrt2) / 2 }
+	lognormal := func(age float64) float64 { // with a mean of 240: a median of 211.8, a deviation of 0.5
+		z := math.Log(age/211.8) / 0.5
+		return math.Exp(-z*z/2) / math.Sqrt(2*math.Pi) / (0.5 * age) / normal(-z)
+	}
 	for _, c := range []struct {
 		name   string
 		hazard func(age float64) float64 // in a second
@@ -73,11 +86,14 @@ func TestSurvival(t *testing.T) {
 		mean   float64 // seconds
 		within float64
 	}{
-		{"exponential, seen for half a mean", func(float64) float64 { return 1.0 / 240 }, 12, 240, 0.02},
+		{"exponential, seen for half a mean", func(float64) float64 { return 1.0 / 240 }, 12, 240, 0.05},
 		{"exponential, seen for long", func(float64) float64 { return 1.0 / 240 }, 100, 240, 0.02},
 		// Weibull with a mean of 240: scale 270.8, power 2.
-		{"Weibull, seen for half a mean", func(age float64) float64 { return 2 * age / (270.8 * 270.8) }, 12, 240, 0.05},
+		{"Weibull, seen for half a mean", func(age float64) float64 { return 2 * age / (270.8 * 270.8) }, 12, 240, 0.33},
 		{"Weibull, seen for long", func(age float64) float64 { return 2 * age / (270.8 * 270.8) }, 60, 240, 0.03},
+		{"log-normal, seen for half a mean", lognormal, 12, 240, 0.15},
+		{"log-normal, seen for a mean", lognormal, 24, 240, 0.05},
+		{"log-normal, seen for long", lognormal, 60, 240, 0.03},
 	} {
 		ended, spent := make([]float64, 200), make([]float64, 200)
 		for a := range c.seen {
@@ -85,9 +101,13 @@ func TestSurvival(t *testing.T) {
 			ended[a] = 1e6 * c.hazard((float64(a)+0.5)*10)
 		}
 		mean, alive := 0.0, 1.0
-		for _, share := range survival(ended, spent, step) {
+		shares, unseen := survival(ended, spent, step)
+		for a, share := range shares {
 			mean += alive * (1 + share) / 2 * step.Seconds()
 			alive *= share
+			if a == c.seen-1 && math.Abs(unseen-alive) > 1e-9 {
+				t.Errorf("%s: %.3f outlive what was seen, want %.3f", c.name, unseen, alive)
+			}
 		}
 		if math.Abs(mean/c.mean-1) > c.within {
 			t.Errorf("%s: sessions last %.0f s in the mean, want about %.0f", c.name, mean, c.mean)

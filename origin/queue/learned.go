@@ -18,17 +18,19 @@ const (
 	// The horizons are 15 s · 2^n.
 	firstHorizon = 15 * time.Second
 	horizons     = 9
-	// learningRate is how far one error moves what was learned, in units of the expected error.
+	// learningRate is how far one error of the first horizon moves what was learned, in units of the
+	// expected error. Each horizon learns half as fast as the one before: the longer forecasts look
+	// ahead, the more of the errors that come in one after the other are the same one, seen again.
 	// What a horizon learns, a longer one, which must wait longer for its own errors, learns in part.
-	learningRate, passedOn = 0.15, 0.3
+	learningRate, passedOn = 0.3, 0.5
 	// mostLearned bounds what is learned.
 	mostLearned = 5.0
-	// forecastError is the part of the expected error that comes from what was measured;
-	// chanceError that of a single offer.
-	forecastError, chanceError = 0.08, 0.7
+	// forecastError is the part of the expected error that comes from what was measured; tailError
+	// that of sessions longer than any that was seen, if all were; chanceError that of a single offer.
+	forecastError, tailError, chanceError = 0.03, 0.25, 0.7
 	// aimedDecile is the quantile that is tracked for P90. The errors of one sale have mostly one sign
 	// for a while, which the tracking follows late; a little above the ninth decile makes up for it.
-	aimedDecile = 0.93
+	aimedDecile = 0.95
 	// ninthDecile is that of the normal distribution.
 	ninthDecile = 1.2816
 )
@@ -61,10 +63,11 @@ func (l Learned) published() Learned {
 	return Learned{round(l.P50), round(l.P90)}
 }
 
-// expectedError is that of the logarithm of a forecast after so many offers: the relative error of
-// a sum of n waits falls with the root of n.
+// expectedError is that of the logarithm of a forecast: the relative error of a sum of n waits falls
+// with the root of n, the number of offers.
 func (p point) expectedError() float64 {
-	return math.Sqrt(forecastError*forecastError + chanceError*chanceError/(p.offers+1))
+	tail := tailError * p.unseen
+	return math.Sqrt(forecastError*forecastError + tail*tail + chanceError*chanceError/(p.offers+1))
 }
 
 // wait makes a range of a forecast.
@@ -82,7 +85,7 @@ func (l Learned) wait(p point) Wait {
 
 // take moves what was learned by one error at a horizon.
 func (l Learned) take(horizon int, e float64) {
-	for rate := learningRate; horizon < horizons; horizon++ {
+	for rate := math.Ldexp(learningRate, -horizon); horizon < horizons; horizon++ {
 		nudge(&l.P50[horizon], e, 0.5, rate)
 		nudge(&l.P90[horizon], e, aimedDecile, rate)
 		rate *= passedOn
