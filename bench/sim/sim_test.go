@@ -129,3 +129,27 @@ func TestReport(t *testing.T) {
 		t.Errorf("progress is printed although there is no terminal: %q", terminal.String())
 	}
 }
+
+// TestTenthsOutside reads in the table which tenths of the line are outside the budget by themselves.
+func TestTenthsOutside(t *testing.T) {
+	var e estimates
+	for i := range e.Tenths {
+		e.Tenths[i] = tenth{told: 100, held50: 50, held90: 90}
+	}
+	e.Stayed, e.Had = 100, 95
+	e.Tenths[2].held50, e.Tenths[8].held90 = 61, 84
+	for _, c := range []struct {
+		calm    bool
+		outside int
+		verdict string
+	}{
+		{true, 2, "budget: met; 8 of 10 tenths of the line are within it by themselves\n"},
+		{false, 0, "budget: not judged\n"},
+	} {
+		r := e.report(c.calm)
+		text := r.text()
+		if got := strings.Count(text, "outside\n"); got != c.outside || !strings.HasSuffix(text, c.verdict) {
+			t.Errorf("calm %v: %d tenths are outside, want %d, and at the end %q:\n%s", c.calm, got, c.outside, c.verdict, text)
+		}
+	}
+}

@@ -30,8 +30,9 @@ func TestForecast(t *testing.T) {
 		{"half are present", func(s *shop) { s.present, s.atEnd = 0.5, 0.5 }, 36_000, 1800 * time.Second},
 		// To place x of 100,000 there are 0.5 x + x²/400,000 who are present.
 		{"half are present in front, all at the end", func(s *shop) { s.present = 0.5 }, 40_000, 2400 * time.Second},
-		// After t steps 100 · (t + 0.002/2 · t²) of those who are present now are out of the way.
-		{"one in five hundred goes in a step", func(s *shop) { s.fading = 0.002 }, 18_000, 1557 * time.Second},
+		// After t steps 100 · (t + 0.006/2 · t²) of those who are present now are out of the way: fewer and
+		// fewer go, or it would be 1220 s.
+		{"six in a thousand go in the next step", func(s *shop) { s.fading = 0.006 }, 18_000, 1296 * time.Second},
 		{"within the first step", func(*shop) {}, 49, 5 * time.Second},
 		{"in front", func(*shop) {}, 0, 100 * time.Millisecond},
 		{"owed fans come back", func(s *shop) { s.returns = 20 }, 18_000, 2250 * time.Second},
@@ -141,11 +142,33 @@ func TestLearnedFollowsTheErrors(t *testing.T) {
 	if l.P50[2] != 0 || l.P50[4] == 0 {
 		t.Errorf("learned %v, want nothing for shorter horizons, and something for longer ones", l.P50)
 	}
+	// Of forecasts twice as long twice as many are wrong for the same reason.
+	for horizon := range horizons - 1 {
+		short, long := newLearned(), newLearned()
+		short.take(horizon, 1)
+		long.take(horizon+1, 1)
+		if got, want := long.P50[horizon+1], short.P50[horizon]/2; math.Abs(got-want) > 1e-9 {
+			t.Errorf("an error moves horizon %d by %.4f, want %.4f, half of what it moves the one before", horizon+1, got, want)
+		}
+	}
 	for range 1000 {
 		l.take(0, math.Inf(1))
 	}
 	if w := l.wait(point{ahead: 5, wait: time.Hour, offers: 0}); w.P50 < 1 || w.P90 < w.P50 || w.P90 > 1_000_000 {
 		t.Errorf("after errors beyond all measure: %+v, want something sensible", w)
+	}
+}
+
+// What nobody has seen yet makes the range wider: a forecast from young sessions, one of few offers.
+func TestExpectedError(t *testing.T) {
+	settled := point{wait: time.Hour, offers: 10_000}
+	young, few := settled, settled
+	young.unseen, few.offers = 0.5, 10
+	l := newLearned()
+	for name, p := range map[string]point{"half of the sessions outlive what was seen": young, "ten offers": few} {
+		if got, than := l.wait(p), l.wait(settled); got.P50 != than.P50 || got.P90 < than.P90*11/10 {
+			t.Errorf("%s: %+v, want P50 as in %+v, and P90 a tenth higher at least", name, got, than)
+		}
 	}
 }
 
