@@ -22,7 +22,7 @@ const (
 	// expected error. Each horizon learns half as fast as the one before: the longer forecasts look
 	// ahead, the more of the errors that come in one after the other are the same one, seen again.
 	// What a horizon learns, a longer one, which must wait longer for its own errors, learns in part.
-	learningRate, passedOn = 0.3, 0.5
+	learningRate, passedOn = 0.4, 0.5
 	// mostLearned bounds what is learned.
 	mostLearned = 5.0
 	// forecastError is the part of the expected error that comes from what was measured; tailError
