@@ -55,6 +55,9 @@ type Config struct {
 	// DrainSeconds is how long /readyz answers 503 at a stop before the listener closes, so that
 	// a load balancer can turn away, in seconds. 0 to 300; default 0.
 	DrainSeconds int `yaml:"drainSeconds"`
+	// MoveSeconds is over how long the live connections are told at a stop to go to another edge, so
+	// that they do not all arrive there at once, in seconds. 1 to 300; default 10.
+	MoveSeconds int `yaml:"moveSeconds"`
 	// Limits bound what anybody can make this edge hold.
 	Limits Limits `yaml:"limits"`
 	// TLS is the certificate to serve with. Default: plain http, behind a proxy that ends TLS.
@@ -66,6 +69,13 @@ type Limits struct {
 	// Connections is the number of connections served at once; the last eighth takes no joins of
 	// fans without a place. 1 to 1000000; default 200000.
 	Connections int `yaml:"connections"`
+	// LiveConnections is the number of live connections, WebSocket and Server-Sent Events, held at
+	// once; each takes about 5 KiB and an open file. Further ones are turned away with 503. 1 to
+	// 1000000; default 100000.
+	LiveConnections int `yaml:"liveConnections"`
+	// LiveUpgradesPerSecond is how many of them are taken in a second; further ones are turned
+	// away with 503. 1 to 1000000; default 1000.
+	LiveUpgradesPerSecond int `yaml:"liveUpgradesPerSecond"`
 	// ReadSeconds is how long a request may take to arrive, in seconds, from its first byte, or
 	// from the opening of its connection. 1 to 300; default 10.
 	ReadSeconds int `yaml:"readSeconds"`
@@ -242,6 +252,9 @@ func (c *Config) check() []error {
 	}
 	within("maxStaleSeconds", &c.MaxStaleSeconds, 60, 1, 86_400)
 	within("drainSeconds", &c.DrainSeconds, 0, 0, 300)
+	within("moveSeconds", &c.MoveSeconds, 10, 1, 300)
+	within("limits.liveConnections", &c.Limits.LiveConnections, 100_000, 1, 1_000_000)
+	within("limits.liveUpgradesPerSecond", &c.Limits.LiveUpgradesPerSecond, 1000, 1, 1_000_000)
 	within("limits.connections", &c.Limits.Connections, 200_000, 1, 1_000_000)
 	within("limits.bodyBytes", &c.Limits.BodyBytes, 16_384, 1024, 1<<20)
 	within("limits.headerBytes", &c.Limits.HeaderBytes, 16_384, 4096, 1<<16)

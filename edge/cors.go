@@ -44,7 +44,7 @@ func (s *Server) preflight(ctx *fasthttp.RequestCtx) error {
 	if _, allowed := s.known.current.Load().returnOrigins[string(origin)]; allowed {
 		h.SetBytesV(fasthttp.HeaderAccessControlAllowOrigin, origin)
 		h.Set(fasthttp.HeaderAccessControlAllowMethods, "GET, POST, DELETE")
-		h.Set(fasthttp.HeaderAccessControlAllowHeaders, "Authorization, Content-Type")
+		h.Set(fasthttp.HeaderAccessControlAllowHeaders, "Authorization, Content-Type, Last-Event-ID")
 		h.Set(fasthttp.HeaderAccessControlMaxAge, "600")
 	}
 	ctx.SetStatusCode(fasthttp.StatusNoContent)

@@ -121,7 +121,7 @@ func TestRotatedKeysAreTakenUp(t *testing.T) {
 }
 
 func TestSnapshotsAndEntries(t *testing.T) {
-	k := newKnowledge(1024)
+	k := newKnowledge(1024, testHub())
 	apply := func(f wire.Frame) error { return k.apply(f) }
 	at := func(number, issued uint64, generations ...string) wire.Frame {
 		s := testView("acme.sale", "inc1").Snapshot()

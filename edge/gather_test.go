@@ -59,7 +59,7 @@ func (b *batches) Join(ctx context.Context, r wire.JoinRequest) (wire.JoinRespon
 }
 
 func newTestGatherer(b *batches, limit int) *gatherer {
-	s := &Server{known: newKnowledge(1024)}
+	s := &Server{known: newKnowledge(1024, testHub())}
 	return &gatherer{id: "acme.sale", edge: "e", limit: limit, slow: joinDeadline, origin: b, metrics: newMetrics(s), floor: func() (uint64, string) { return 0, "" }}
 }
 

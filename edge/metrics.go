@@ -23,7 +23,15 @@ type metrics struct {
 	sightingsDropped  *prometheus.CounterVec
 	handIns           *prometheus.CounterVec
 	feedEnds          *prometheus.CounterVec
+	liveTurnedAway    *prometheus.CounterVec
 }
+
+// Why a live connection was refused.
+const (
+	liveStopping    = "stopping"    // this edge stops
+	liveConnections = "connections" // there are too many
+	liveUpgrades    = "upgrades"    // too many come at once
+)
 
 // turnedAwayReason is why a join was refused before it reached the origin.
 type turnedAwayReason string
@@ -63,6 +71,7 @@ func newMetrics(s *Server) *metrics {
 		sightings:        counter("sightings_total", "Requests of fans in line."),
 		sightingsDropped: counters("sightings_dropped_total", "Sightings that were never handed in.", "reason"),
 		handIns:          counters("hand_ins_total", "Requests that hand in sightings.", "outcome"),
+		liveTurnedAway:   counters("live_turned_away_total", "Live connections that were refused.", "reason"),
 		feedEnds:         counters("feed_ends_total", "Connections to the feed that ended.", "reason"),
 	}
 	for _, reason := range []turnedAwayReason{
@@ -73,12 +82,15 @@ func newMetrics(s *Server) *metrics {
 	for _, reason := range []refusedUserReason{refusedUserNone, refusedUserInvalid, refusedUserExpired, refusedUserPending} {
 		m.userTokensRefused.WithLabelValues(string(reason))
 	}
+	for _, reason := range []string{liveStopping, liveConnections, liveUpgrades} {
+		m.liveTurnedAway.WithLabelValues(reason)
+	}
 	gauge := func(what, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name(what), Help: help}, value)
 	}
 	m.registry.MustRegister(
 		m.requests, m.panics, m.joinsTurnedAway, m.joinBatchSize, m.joinRetries, m.sightings,
-		m.sightingsDropped, m.userTokensRefused, m.handIns, m.feedEnds,
+		m.sightingsDropped, m.userTokensRefused, m.handIns, m.feedEnds, m.liveTurnedAway,
 		gauge("state_age_seconds", "Time since an origin that reaches its store was last heard.", func() float64 {
 			age, _ := s.known.clock.age()
 			return age.Seconds()

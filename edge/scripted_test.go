@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"waitingroom/edge/hub"
 	"waitingroom/origin/queue"
 	"waitingroom/origin/wire"
 	"waitingroom/tokens"
@@ -454,3 +455,6 @@ var errScript = errors.New("the script says so")
 func (o *scripted) ticketAt(t testing.TB, position uint64) (token, id string) {
 	return o.ticket(t, func(c *tokens.Ticket) { c.Position = position })
 }
+
+// testHub is a hub for an edge that is not run.
+func testHub() *hub.Hub { return hub.New(time.Second, slog.New(slog.DiscardHandler)) }

@@ -17,6 +17,7 @@ import (
 	"github.com/valyala/fasthttp"
 	"golang.org/x/sync/errgroup"
 
+	"waitingroom/edge/hub"
 	"waitingroom/origin/queue"
 	"waitingroom/origin/wire"
 	"waitingroom/web"
@@ -67,6 +68,9 @@ type Server struct {
 	metrics                 *metrics
 	known                   *knowledge
 	limits                  *joinLimits
+	hub                     *hub.Hub
+	upgradeRate             cells // of live connections
+	upgrades                bucket
 	// work is the context of what outlives a request: batches and calls to the origin. It ends
 	// when the last connection is closed.
 	work     context.Context
@@ -140,7 +144,9 @@ func (s *Server) prepare() error {
 			s.assets[name] = newDocument(contentType, content)
 		}
 	}
-	s.known = newKnowledge(s.Config.Limits.RememberedTokens)
+	s.hub = hub.New(time.Duration(s.Config.Limits.WriteSeconds)*time.Second, s.Logger)
+	s.known = newKnowledge(s.Config.Limits.RememberedTokens, s.hub)
+	s.upgradeRate = newCells(JoinRate{PerSecond: s.Config.Limits.LiveUpgradesPerSecond, Burst: max(1, s.Config.Limits.LiveUpgradesPerSecond/4)})
 	s.work, s.stopWork = context.WithCancel(context.Background())
 	s.calls = make(chan struct{}, s.Config.Limits.OriginCalls)
 	s.gatherers = make(map[queue.ID]*gatherer)
@@ -168,8 +174,10 @@ func (s *Server) prepare() error {
 		NoDefaultServerHeader:        true,
 		DisablePreParseMultipartForm: true,
 		CloseOnShutdown:              true,
+		KeepHijackedConns:            true, // the hub closes them
 	}
 	s.metrics = newMetrics(s)
+	s.hub.Metrics.Register(s.metrics.registry)
 	s.http.Handler = s.routes()
 	return nil
 }
@@ -206,8 +214,9 @@ func addr(l net.Listener) net.Addr {
 	return l.Addr()
 }
 
-// Run serves until ctx ends and then stops in order: not ready any more, then no new connections,
-// then the running requests are answered, with the batches of joins that they wait for, and
+// Run serves until ctx ends and then stops in order: not ready any more, and no new live
+// connections; then those that there are go elsewhere; then no new connections at all, then the
+// running requests are answered, with the batches of joins that they wait for, and
 // last the sightings are handed in.
 func (s *Server) Run(ctx context.Context) error {
 	if err := s.Listen(); err != nil {
@@ -234,9 +243,14 @@ func (s *Server) Run(ctx context.Context) error {
 	})
 	group.Go(func() error { s.follow(feeding); return nil })
 	group.Go(func() error { s.handInSightings(feeding); return nil })
+	group.Go(func() error { s.watchLive(feeding); return nil })
+	living, stopHub := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopHub()
+	group.Go(func() error { return s.hub.Run(living) })
 	group.Go(func() error {
 		<-failing.Done()
 		err := s.stop(ctx)
+		stopHub()
 		stopFeed()
 		return errors.Join(err, admin.Close())
 	})
@@ -251,6 +265,7 @@ func (s *Server) stop(ctx context.Context) error {
 	s.Logger.Info("edge stops")
 	base := context.WithoutCancel(ctx)
 	pause(base, time.Duration(s.Config.DrainSeconds)*time.Second)
+	s.hub.Drain(base, time.Duration(s.Config.MoveSeconds)*time.Second)
 	limit, cancel := context.WithTimeout(base, shutdownTimeout)
 	defer cancel()
 	err := s.http.ShutdownWithContext(limit)

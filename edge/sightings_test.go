@@ -51,7 +51,7 @@ func (c *counter) set(err error, again ...queue.ID) {
 // newSightingsServer is a server without listeners, in a bubble's time, with the queues acme.sale and acme.other.
 func newSightingsServer(t *testing.T, c *counter) (*Server, *line) {
 	t.Helper()
-	s := &Server{Origin: c, Logger: slog.New(slog.DiscardHandler), known: newKnowledge(1024), edgeID: "edge"}
+	s := &Server{Origin: c, Logger: slog.New(slog.DiscardHandler), known: newKnowledge(1024, testHub()), edgeID: "edge"}
 	s.Config.Limits.KeptSightings = 100
 	s.metrics = newMetrics(s)
 	for _, id := range []queue.ID{"acme.sale", "acme.other"} {

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"waitingroom/edge/hub"
 	"waitingroom/origin/queue"
 	"waitingroom/origin/wire"
 	"waitingroom/tokens"
@@ -98,6 +99,10 @@ type line struct {
 	// a floor for those that are issued next.
 	high atomic.Uint64
 	seen *sightings
+	// live are the live connections; nil for a line that only answers one request.
+	live *hub.Line
+	// watched is the turn for which those who are connected were seen; watchLive's alone.
+	watched uint64
 }
 
 // lineView is a view with what is computed from it once and read often.
@@ -166,6 +171,7 @@ var errGap = errors.New("the feed has a gap")
 // goroutine's alone.
 type knowledge struct {
 	clock    *clock
+	hub      *hub.Hub
 	current  atomic.Pointer[snapshot]
 	remember int
 
@@ -174,8 +180,8 @@ type knowledge struct {
 	told map[queue.ID]struct{}
 }
 
-func newKnowledge(remember int) *knowledge {
-	k := &knowledge{clock: newClock(), remember: remember}
+func newKnowledge(remember int, live *hub.Hub) *knowledge {
+	k := &knowledge{clock: newClock(), hub: live, remember: remember}
 	k.current.Store(&snapshot{})
 	return k
 }
@@ -257,6 +263,8 @@ func (k *knowledge) applySnapshot(s queue.Snapshot) error {
 		// Lapses may lie between the views, and a lapse makes the next sighting count again.
 		l.show(v, time.Now())
 		l.seen.forgetAll(v.Number)
+		k.seeConnected(l, k.clock.read())
+		l.live.TellAll(true)
 		k.setReturnOrigins()
 		return nil
 	}
@@ -268,7 +276,12 @@ func (k *knowledge) applySnapshot(s queue.Snapshot) error {
 	if next.lines == nil {
 		next.lines = make(map[queue.ID]*line)
 	}
-	next.lines[s.ID] = newLine(v, time.Now())
+	if l := old.lines[s.ID]; l != nil {
+		l.live.Close()
+	}
+	l := newLine(v, time.Now())
+	l.live = k.hub.NewLine(teller{l, k.clock})
+	next.lines[s.ID] = l
 	next.gone = maps.Clone(old.gone)
 	delete(next.gone, s.ID)
 	k.current.Store(&next)
@@ -293,6 +306,7 @@ func (k *knowledge) applyEntries(e wire.Entries) error {
 			l.seen.forget(entry.Positions, entry.Number)
 		}
 	}
+	k.tellEntries(l, had.View, e.Entries)
 	if !slices.Equal(had.Settings.ReturnOrigins, v.Settings.ReturnOrigins) {
 		k.setReturnOrigins()
 	}
@@ -301,9 +315,11 @@ func (k *knowledge) applyEntries(e wire.Entries) error {
 
 func (k *knowledge) remove(id queue.ID) {
 	old := k.current.Load()
-	if old.lines[id] == nil {
+	l := old.lines[id]
+	if l == nil {
 		return
 	}
+	defer l.live.Close() // once nobody finds the line any more
 	next := *old
 	next.lines = maps.Clone(old.lines)
 	delete(next.lines, id)

@@ -32,15 +32,20 @@ type holder struct {
 // cookies; a cookie counts for requests that change something only from the page's own Origin,
 // because a browser sends it whoever made the request.
 func (s *Server) holder(ctx *fasthttp.RequestCtx) (holder, error) {
+	token, given, err := bearer(ctx)
+	if err != nil {
+		return holder{}, err
+	}
+	return s.holderWith(ctx, token, given)
+}
+
+// holderWith does the same with the token that was found elsewhere in the request.
+func (s *Server) holderWith(ctx *fasthttp.RequestCtx, token []byte, given bool) (holder, error) {
 	snap, err := s.ready()
 	if err != nil {
 		return holder{}, err
 	}
 	id := pathValue(ctx, "id")
-	token, given, err := bearer(ctx)
-	if err != nil {
-		return holder{}, err
-	}
 	h := holder{token: token}
 	if given {
 		if h.ticket, err = s.verifyTicket(snap, token); err != nil {

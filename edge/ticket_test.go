@@ -170,7 +170,7 @@ func TestMalformedRequestsAreRefusedAndTheServerLives(t *testing.T) {
 	}
 	for path, want := range map[string]int{
 		"/": 404, "/tickets": 404, "/tickets/": 404, "/nope": 404, "/tickets/%00": 404, "/wait/..%2f..": 404,
-		"/tickets/" + id + "/ws": 404, "/tickets/" + id + "/events": 404, "/tickets/" + id + "/devices/d": 404,
+		"/tickets/" + id + "/ws": 401, "/tickets/" + id + "/events": 401, "/tickets/" + id + "/devices/d": 404,
 	} {
 		if got := e.do("GET", path, nil, ""); got.status != want {
 			t.Errorf("GET %s: got %d, want %d", path, got.status, want)

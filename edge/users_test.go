@@ -335,7 +335,7 @@ func strangersToken(t testing.TB, issuer string) string {
 func TestMadeUpKeysCauseFewQuestions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := &scripted{}
-		s := &Server{Origin: o, known: newKnowledge(1024)}
+		s := &Server{Origin: o, known: newKnowledge(1024, testHub())}
 		s.work, s.stopWork = context.WithCancel(t.Context())
 		defer s.stopWork()
 		asked, running := 0, 0

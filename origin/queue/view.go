@@ -232,6 +232,17 @@ func (v *View) Ahead(position uint64) uint64 {
 	return v.ahead[index] + min(offset, max(open, 1)-1)
 }
 
+// OpenThrough is how many positions beyond the watermark are not done, up to the end of the block
+// with this index, from 0. Ahead nowhere in the block can fall by more than this does, except where
+// it becomes exact.
+func (v *View) OpenThrough(index uint64) uint64 {
+	if known := uint64(len(v.blocks)); index >= known {
+		through := (index + 1) * BlockSize
+		return v.ahead[known] + through - max(known*BlockSize, min(v.Watermark, through))
+	}
+	return v.ahead[index+1]
+}
+
 // Blocks returns the counts that let anybody compute Ahead: firstBlock is the first position of
 // the block of the watermark, counts[i] the positions not done in block i from there, those at
 // or below the watermark not counted, and bitmap the first block, low bit first, 1 = not done.

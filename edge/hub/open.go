@@ -1,0 +1,135 @@
+package hub
+
+import (
+	"encoding/base64"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/fasthttp/websocket"
+	"github.com/valyala/fasthttp"
+)
+
+// Protocol is the subprotocol of the live events.
+const Protocol = "waitingroom.v1"
+
+// upgrader answers the handshake. Who may connect from where, the caller has decided before.
+var upgrader = websocket.FastHTTPUpgrader{
+	Subprotocols: []string{Protocol},
+	CheckOrigin:  func(*fasthttp.RequestCtx) bool { return true },
+	Error:        func(*fasthttp.RequestCtx, int, error) {}, // the caller answers
+}
+
+// UpgradeWebSocket answers a handshake, and opens the connection once the answer is sent. An error
+// says that the request is no handshake, and leaves the answer to the caller.
+func (l *Line) UpgradeWebSocket(ctx *fasthttp.RequestCtx, position uint64) error {
+	key, err := base64.StdEncoding.Strict().DecodeString(string(ctx.Request.Header.Peek("Sec-WebSocket-Key")))
+	if err != nil || len(key) != 16 || !ctx.Request.Header.IsHTTP11() || ctx.Request.Header.ConnectionClose() {
+		return websocket.ErrBadHandshake
+	}
+	if err := upgrader.Upgrade(ctx, nil); err != nil {
+		return err
+	}
+	// The library would keep the connection together with fasthttp's buffer, so its own way to take
+	// it over is not taken: see reader.
+	ctx.Hijack(func(conn net.Conn) { l.open(conn, webSocket, position, nil, "") })
+	return nil
+}
+
+// ServeEvents answers with a stream of Server-Sent Events. after is the Last-Event-ID.
+func (l *Line) ServeEvents(ctx *fasthttp.RequestCtx, position uint64, after string) {
+	h := &ctx.Response.Header
+	h.SetContentType("text/event-stream")
+	h.Set(fasthttp.HeaderCacheControl, "no-store")
+	h.Set("X-Accel-Buffering", "no") // nginx would gather events
+	h.SetContentLength(-2)           // the end of the connection is the end
+	head := append([]byte(nil), h.Header()...)
+	head = append(head, "retry: "...)
+	head = strconv.AppendInt(head, int64(1000+rand.N(9001)), 10)
+	head = append(head, "\n\n"...)
+	ctx.HijackSetNoResponse(true)
+	ctx.Hijack(func(conn net.Conn) { l.open(conn, serverSent, position, head, after) })
+}
+
+// open takes a connection over from fasthttp, whose goroutine runs it.
+func (l *Line) open(hijacked net.Conn, kind kind, position uint64, head []byte, after string) {
+	h := l.hub
+	defer func() {
+		if cause := recover(); cause != nil {
+			h.panicked(cause)
+			_ = hijacked.Close()
+		}
+	}()
+	conn, early := takeOver(hijacked)
+	if !h.enter() {
+		_ = conn.Close()
+		return
+	}
+	defer h.work.Done()
+	c := &Conn{hub: h, line: l, position: position, conn: conn, kind: kind, after: after}
+	c.ahead.Store(NoAhead)
+	c.hear()
+	c.raw = tune(conn)
+	if !l.add(c) {
+		c.reason, c.farewell = DropRefused, appendClose(nil, ClosePolicy)
+		h.turnAway(c, head)
+		return
+	}
+	h.work.Go(func() {
+		if c.raw == nil || len(early) > 0 {
+			c.receiveWith(early)
+		} else {
+			c.await()
+		}
+	})
+	c.begin(head)
+}
+
+// begin writes the first event.
+func (c *Conn) begin(head []byte) {
+	defer c.guard()
+	w := newWriter()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wants.Or(wantTell)
+	w.frame = append(w.frame, head...)
+	w.frame = c.compose(w.frame, w)
+	if len(w.frame) > 0 && !c.gone.Load() {
+		c.send(w)
+	}
+}
+
+// turnAway closes a connection that came when its line was closed already.
+func (h *Hub) turnAway(c *Conn, head []byte) {
+	frame := head
+	if c.kind == webSocket {
+		frame = c.farewell
+	}
+	_ = c.conn.SetWriteDeadline(time.Now().Add(closePatience))
+	_, _ = c.conn.Write(frame)
+	h.Metrics.drops.WithLabelValues(string(c.reason)).Inc()
+	_ = c.conn.Close()
+}
+
+// takeOver gets the connection out of what fasthttp wraps it in, which holds a buffer of 16 KiB,
+// and the bytes that this buffer has read already.
+func takeOver(hijacked net.Conn) (conn net.Conn, early []byte) {
+	inner, ok := hijacked.(interface{ UnsafeConn() net.Conn })
+	if !ok {
+		return hijacked, nil
+	}
+	conn = inner.UnsafeConn()
+	// Past its deadline the connection has nothing to read, so this gives what is in the buffer.
+	_ = conn.SetReadDeadline(time.Unix(1, 0))
+	var b [512]byte
+	for {
+		n, err := hijacked.Read(b[:])
+		early = append(early, b[:n]...)
+		if err != nil {
+			break
+		}
+	}
+	_ = conn.SetReadDeadline(time.Time{})
+	return conn, early
+}
