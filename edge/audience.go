@@ -93,7 +93,7 @@ func (k *knowledge) tellEntries(l *line, had *queue.View, entries []queue.Entry)
 		case queue.EntryLapsed, queue.EntryWithdrawn:
 			// Who is connected is here, so the next offer need not wait for another sighting.
 			l.live.Tell(entry.Positions, func(c *hub.Conn) {
-				l.seen.note(turn, view.Number, c.Position(), at.own)
+				l.seen.note(turn, view.Number, c.Position, at.own)
 			})
 		case queue.EntryProlonged:
 			l.live.TellUpTo(view.Watermark)
@@ -117,7 +117,7 @@ func (k *knowledge) seeConnected(l *line, at reading) {
 	positions := make([]uint64, 0, l.live.Len())
 	l.live.Each(func(c *hub.Conn) {
 		if told(c.Told()).inLine() {
-			positions = append(positions, c.Position())
+			positions = append(positions, c.Position)
 		}
 	})
 	turn := view.turn(at.own, at.stale)

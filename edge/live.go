@@ -32,7 +32,7 @@ func (s *Server) getSocket(ctx *fasthttp.RequestCtx) error {
 	if err := s.admitLive(); err != nil {
 		return err
 	}
-	if err := h.line.live.UpgradeWebSocket(ctx, h.ticket.Position); err != nil {
+	if err := h.line.live.UpgradeWebSocket(ctx, s.fan(&h)); err != nil {
 		ctx.Response.Header.Set(fasthttp.HeaderUpgrade, "websocket")
 		ctx.Response.Header.Set("Sec-WebSocket-Version", "13")
 		return errHandshake
@@ -56,8 +56,17 @@ func (s *Server) getEvents(ctx *fasthttp.RequestCtx) error {
 	if err := s.admitLive(); err != nil {
 		return err
 	}
-	h.line.live.ServeEvents(ctx, h.ticket.Position, after)
+	h.line.live.ServeEvents(ctx, s.fan(&h), after)
 	return nil
+}
+
+// fan is what the hub keeps of a ticket, and no more: there are many.
+func (s *Server) fan(h *holder) hub.Fan {
+	fan := hub.Fan{Position: h.ticket.Position, Expires: h.ticket.ExpiresAt.Unix()}
+	if ring := s.known.current.Load().keys.tickets.Rings[h.line.id.Tenant()]; ring != nil {
+		fan.Key = ring.KeyID(h.token, s.known.clock.now())
+	}
+	return fan
 }
 
 // presentedToSocket finds the ticket of a handshake: a bearer token, or one of the subprotocols that
@@ -145,6 +154,7 @@ func (s *Server) watchLive(ctx context.Context) {
 				l.live.TellAll(false)
 			}
 			l.live.Advance(standing{view.View}, false)
+			l.live.Refuse(func(f hub.Fan) bool { return at.now.Unix() >= f.Expires })
 		}
 		wasStale = at.stale
 		s.hub.Sweep()
@@ -159,14 +169,16 @@ type teller struct {
 
 // Tell implements hub.Teller.
 func (t teller) Tell(b []byte, c *hub.Conn) ([]byte, hub.Event) {
-	view, at := t.view.Load(), t.clock.read()
+	view := t.view.Load()
 	if knowsMore(c.After(), view) {
 		return b, hub.Event{Later: true}
 	}
-	status := statusIn(view, c.Position(), at)
+	shared := view.sharedNow(t.clock)
+	at := shared.at
+	status := statusIn(view, c.Position, at)
 	inLine := holdsPlace(&status)
 	if inLine && status.State != queue.TicketActive {
-		t.seen.note(view.turn(at.own, at.stale), view.Number, c.Position(), at.own)
+		t.seen.note(view.turn(at.own, at.stale), view.Number, c.Position, at.own)
 	}
 	before, now := told(c.Told()), toldOf(&status)
 	if before == now && status.State == queue.TicketActive {
@@ -176,7 +188,7 @@ func (t teller) Tell(b []byte, c *hub.Conn) ([]byte, hub.Event) {
 	if status.Ahead != nil {
 		event.Ahead = *status.Ahead
 	}
-	return appendStatusMembers(b, &status), event
+	return append(appendOwnMembers(b, &status), shared.members...), event
 }
 
 // knowsMore reports whether a client has been told of a later entry of the same generation than
@@ -188,4 +200,25 @@ func knowsMore(after string, v *lineView) bool {
 	}
 	entry, err := parseEntry(number)
 	return err == nil && entry > v.Number
+}
+
+// sharedFor is how long the shared members of live events are used: many events are told together.
+const sharedFor = 10 * time.Millisecond
+
+// sharedMembers are the members of the status document that are the same for everybody who is told
+// a view at one moment.
+type sharedMembers struct {
+	at      reading
+	members []byte
+}
+
+// sharedNow makes them once for all who are told at this moment.
+func (v *lineView) sharedNow(c *clock) *sharedMembers {
+	if made := v.shared.Load(); made != nil && time.Since(made.at.own) < sharedFor {
+		return made
+	}
+	at := c.read()
+	made := &sharedMembers{at, appendSharedMembers(nil, &queue.Status{Now: at.now, Seq: queue.Seq(v.Generation(), v.Number), Stale: at.stale})}
+	v.shared.Store(made)
+	return made
 }

@@ -457,4 +457,4 @@ func (o *scripted) ticketAt(t testing.TB, position uint64) (token, id string) {
 }
 
 // testHub is a hub for an edge that is not run.
-func testHub() *hub.Hub { return hub.New(time.Second, slog.New(slog.DiscardHandler)) }
+func testHub() *hub.Hub { return hub.New(100, time.Second, slog.New(slog.DiscardHandler)) }

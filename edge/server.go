@@ -144,7 +144,7 @@ func (s *Server) prepare() error {
 			s.assets[name] = newDocument(contentType, content)
 		}
 	}
-	s.hub = hub.New(time.Duration(s.Config.Limits.WriteSeconds)*time.Second, s.Logger)
+	s.hub = hub.New(s.Config.Limits.LiveConnections, time.Duration(s.Config.Limits.WriteSeconds)*time.Second, s.Logger)
 	s.known = newKnowledge(s.Config.Limits.RememberedTokens, s.hub)
 	s.upgradeRate = newCells(JoinRate{PerSecond: s.Config.Limits.LiveUpgradesPerSecond, Burst: max(1, s.Config.Limits.LiveUpgradesPerSecond/4)})
 	s.work, s.stopWork = context.WithCancel(context.Background())

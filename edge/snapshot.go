@@ -111,6 +111,8 @@ type lineView struct {
 	// turnSince is when this edge heard of the running turn.
 	turnSince time.Time
 	returnTo  map[string]struct{}
+	// shared is what live events have in common at the moment.
+	shared atomic.Pointer[sharedMembers]
 	// doc is the last public state document made of this view.
 	doc atomic.Pointer[stateDocument]
 }
@@ -230,6 +232,10 @@ func (k *knowledge) applyTenants(frame wire.Tenants) error {
 	}
 	if next.keys, err = newKeys(frame, k.remember); err != nil {
 		return err
+	}
+	for id, l := range old.lines {
+		ring := next.keys.tickets.Rings[id.Tenant()]
+		l.live.Refuse(func(f hub.Fan) bool { return ring == nil || !ring.Has(f.Key) })
 	}
 	next.tenants = make(map[string]*revocations, len(frame.Tenants))
 	for _, t := range frame.Tenants {

@@ -20,6 +20,11 @@ func appendStatus(b []byte, s *queue.Status) []byte {
 
 // appendStatusMembers writes the members alone, to stand among others.
 func appendStatusMembers(b []byte, s *queue.Status) []byte {
+	return appendSharedMembers(appendOwnMembers(b, s), s)
+}
+
+// appendOwnMembers writes those that differ from fan to fan.
+func appendOwnMembers(b []byte, s *queue.Status) []byte {
 	b = append(b, `"state":`...)
 	b = appendString(b, string(s.State))
 	if s.Reason != "" {
@@ -53,7 +58,11 @@ func appendStatusMembers(b []byte, s *queue.Status) []byte {
 	b = appendTimeMember(b, `,"heldUntil":`, s.HeldUntil)
 	b = appendTimeMember(b, `,"sessionExpiresAt":`, s.SessionExpiresAt)
 	b = append(b, `,"pollAfterSeconds":`...)
-	b = strconv.AppendInt(b, int64(s.PollAfterSeconds), 10)
+	return strconv.AppendInt(b, int64(s.PollAfterSeconds), 10)
+}
+
+// appendSharedMembers writes the last ones, which are the same for everybody at one moment.
+func appendSharedMembers(b []byte, s *queue.Status) []byte {
 	b = append(b, `,"now":`...)
 	b = appendTime(b, s.Now)
 	b = append(b, `,"seq":`...)

@@ -1,10 +1,12 @@
 package tokens
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"fmt"
 	"hash"
+	"slices"
 	"sync"
 	"time"
 )
@@ -58,6 +60,21 @@ func encodeHeader(algorithm, keyID, kind string) string {
 	text = appendMember(text, `,"kid":`, keyID)
 	text = appendMember(text, `,"typ":`, kind)
 	return encoding.EncodeToString(append(text, '}')) + "."
+}
+
+// Has reports whether the ring holds the key with this id.
+func (r *KeyRing) Has(id string) bool {
+	return slices.ContainsFunc(r.keys, func(k *ticketKey) bool { return k.id == id })
+}
+
+// KeyID is the id of the key that a verified token names; empty where the ring has it no more.
+func (r *KeyRing) KeyID(token []byte, now time.Time) string {
+	header, _, _ := bytes.Cut(token, []byte{'.'})
+	key, err := r.byHeader(header, now)
+	if err != nil {
+		return ""
+	}
+	return key.id
 }
 
 // signer is the key that signs at a time, or nil.

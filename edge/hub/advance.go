@@ -68,7 +68,7 @@ func (b *block) scan(v Standing, front bool, now time.Duration) {
 		if told == NoAhead {
 			continue
 		}
-		ahead := v.Ahead(c.position)
+		ahead := v.Ahead(c.Position)
 		step := max(told/frontOfLine, 1)
 		fell := told - min(ahead, told)
 		if fell >= step || front && ahead < frontOfLine {

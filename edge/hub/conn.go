@@ -49,15 +49,25 @@ const (
 	wantAny = wantTell | wantPing | wantPong | wantClose
 )
 
+// Fan is whose connection it is.
+type Fan struct {
+	Position uint64
+	// Key is the id of the key that the ticket was verified with, and Expires until when it is
+	// valid, in unix seconds.
+	Key     string
+	Expires int64
+}
+
 // Conn is one live connection.
 type Conn struct {
-	hub      *Hub
-	line     *Line
-	position uint64
-	conn     net.Conn
-	raw      syscall.RawConn // nil where conn is not a plain socket
-	kind     kind
-	index    int32 // in its block; the line's lock guards it
+	Fan
+	hub   *Hub
+	line  *Line
+	conn  net.Conn
+	raw   syscall.RawConn // nil where conn is not a plain socket
+	kind  kind
+	deaf  bool  // nothing that comes can be understood any more; for who reads, which is one at a time
+	index int32 // in its block; the line's lock guards it
 
 	// Marks and notes that are read without a lock.
 	wants atomic.Uint32
@@ -78,9 +88,6 @@ type Conn struct {
 	after    string        // Last-Event-ID, until the Teller has caught up
 	asked    time.Duration // when the last ping was written; progress of the hub
 }
-
-// Position is the fan's.
-func (c *Conn) Position() uint64 { return c.position }
 
 // Told is the State of the last event; 0 before the first one.
 func (c *Conn) Told() uint8 { return uint8(c.state.Load()) }
@@ -106,14 +113,16 @@ func (c *Conn) close(code int, reason Drop) {
 	c.closeWith(appendClose(nil, code), reason)
 }
 
-// closeWith does the same with a close frame.
-func (c *Conn) closeWith(frame []byte, reason Drop) {
+// closeWith does the same with a close frame; it reports false when the connection ends already.
+func (c *Conn) closeWith(frame []byte, reason Drop) bool {
 	c.mu.Lock()
-	if !c.closing && c.reason == "" {
-		c.reason, c.farewell = reason, frame
+	defer c.mu.Unlock()
+	if c.reason != "" {
+		return false
 	}
-	c.mu.Unlock()
+	c.reason, c.farewell = reason, frame
 	c.mark(wantClose, true)
+	return true
 }
 
 // drop ends the connection at once. The first reason is the one that counts.

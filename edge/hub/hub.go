@@ -16,8 +16,10 @@ import (
 type Hub struct {
 	// WriteTimeout is how long a connection may take to accept what is written to it.
 	WriteTimeout time.Duration
-	Logger       *slog.Logger
-	Metrics      *Metrics
+	// MostConnections is how many are held at once.
+	MostConnections int
+	Logger          *slog.Logger
+	Metrics         *Metrics
 
 	start time.Time
 	queue *queue
@@ -31,9 +33,9 @@ type Hub struct {
 }
 
 // New makes a hub.
-func New(writeTimeout time.Duration, logger *slog.Logger) *Hub {
+func New(mostConnections int, writeTimeout time.Duration, logger *slog.Logger) *Hub {
 	return &Hub{
-		WriteTimeout: writeTimeout, Logger: logger, Metrics: newMetrics(),
+		WriteTimeout: writeTimeout, MostConnections: mostConnections, Logger: logger, Metrics: newMetrics(),
 		start: time.Now(), queue: newQueue(), lines: make(map[*Line]struct{}),
 	}
 }

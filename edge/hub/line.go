@@ -75,7 +75,7 @@ func (l *Line) add(c *Conn) bool {
 	if l.closed {
 		return false
 	}
-	index := (c.position - 1) / blockSize
+	index := (c.Position - 1) / blockSize
 	b := l.blocks[index]
 	if b == nil {
 		b = &block{}
@@ -89,7 +89,6 @@ func (l *Line) add(c *Conn) bool {
 		l.hub.lines[l] = struct{}{}
 		l.hub.mu.Unlock()
 	}
-	l.hub.open.Add(1)
 	l.hub.Metrics.connections.WithLabelValues(kinds[c.kind]).Inc()
 	l.hub.Metrics.opened.WithLabelValues(kinds[c.kind]).Inc()
 	return true
@@ -99,7 +98,7 @@ func (l *Line) add(c *Conn) bool {
 func (l *Line) remove(c *Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	at := (c.position - 1) / blockSize
+	at := (c.Position - 1) / blockSize
 	b := l.blocks[at]
 	last := len(b.conns) - 1
 	b.conns[c.index] = b.conns[last]
@@ -151,7 +150,7 @@ func (l *Line) Tell(positions []uint64, each func(c *Conn)) {
 			continue
 		}
 		for _, c := range b.conns {
-			if at := (c.position - 1) % blockSize; named[at/64]&(1<<(at%64)) != 0 {
+			if at := (c.Position - 1) % blockSize; named[at/64]&(1<<(at%64)) != 0 {
 				c.mark(wantTell, true)
 				if each != nil {
 					each(c)
@@ -169,7 +168,7 @@ func (l *Line) TellAll(urgent bool) {
 // TellUpTo marks the connections of all positions up to one.
 func (l *Line) TellUpTo(position uint64) {
 	l.Each(func(c *Conn) {
-		if c.position <= position {
+		if c.Position <= position {
 			c.mark(wantTell, false)
 		}
 	})
@@ -206,12 +205,18 @@ func (l *Line) Close() {
 	l.mu.Lock()
 	l.closed = true
 	l.mu.Unlock()
-	l.Refuse()
+	l.Refuse(func(Fan) bool { return true })
 }
 
-// Refuse ends all connections, so that each fan asks again with the ticket.
-func (l *Line) Refuse() {
-	for _, c := range l.appendAll(nil) {
+// Refuse ends the connections of some fans, whose tickets are not good any more.
+func (l *Line) Refuse(some func(Fan) bool) {
+	var refused []*Conn
+	l.Each(func(c *Conn) {
+		if some(c.Fan) {
+			refused = append(refused, c)
+		}
+	})
+	for _, c := range refused {
 		c.close(ClosePolicy, DropRefused)
 	}
 }

@@ -23,7 +23,7 @@ var upgrader = websocket.FastHTTPUpgrader{
 
 // UpgradeWebSocket answers a handshake, and opens the connection once the answer is sent. An error
 // says that the request is no handshake, and leaves the answer to the caller.
-func (l *Line) UpgradeWebSocket(ctx *fasthttp.RequestCtx, position uint64) error {
+func (l *Line) UpgradeWebSocket(ctx *fasthttp.RequestCtx, fan Fan) error {
 	key, err := base64.StdEncoding.Strict().DecodeString(string(ctx.Request.Header.Peek("Sec-WebSocket-Key")))
 	if err != nil || len(key) != 16 || !ctx.Request.Header.IsHTTP11() || ctx.Request.Header.ConnectionClose() {
 		return websocket.ErrBadHandshake
@@ -33,12 +33,12 @@ func (l *Line) UpgradeWebSocket(ctx *fasthttp.RequestCtx, position uint64) error
 	}
 	// The library would keep the connection together with fasthttp's buffer, so its own way to take
 	// it over is not taken: see reader.
-	ctx.Hijack(func(conn net.Conn) { l.open(conn, webSocket, position, nil, "") })
+	ctx.Hijack(func(conn net.Conn) { l.open(conn, webSocket, fan, nil, "") })
 	return nil
 }
 
 // ServeEvents answers with a stream of Server-Sent Events. after is the Last-Event-ID.
-func (l *Line) ServeEvents(ctx *fasthttp.RequestCtx, position uint64, after string) {
+func (l *Line) ServeEvents(ctx *fasthttp.RequestCtx, fan Fan, after string) {
 	h := &ctx.Response.Header
 	h.SetContentType("text/event-stream")
 	h.Set(fasthttp.HeaderCacheControl, "no-store")
@@ -49,11 +49,11 @@ func (l *Line) ServeEvents(ctx *fasthttp.RequestCtx, position uint64, after stri
 	head = strconv.AppendInt(head, int64(1000+rand.N(9001)), 10)
 	head = append(head, "\n\n"...)
 	ctx.HijackSetNoResponse(true)
-	ctx.Hijack(func(conn net.Conn) { l.open(conn, serverSent, position, head, after) })
+	ctx.Hijack(func(conn net.Conn) { l.open(conn, serverSent, fan, head, after) })
 }
 
 // open takes a connection over from fasthttp, whose goroutine runs it.
-func (l *Line) open(hijacked net.Conn, kind kind, position uint64, head []byte, after string) {
+func (l *Line) open(hijacked net.Conn, kind kind, fan Fan, head []byte, after string) {
 	h := l.hub
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -67,13 +67,16 @@ func (l *Line) open(hijacked net.Conn, kind kind, position uint64, head []byte, 
 		return
 	}
 	defer h.work.Done()
-	c := &Conn{hub: h, line: l, position: position, conn: conn, kind: kind, after: after}
+	c := &Conn{Fan: fan, hub: h, line: l, conn: conn, kind: kind, deaf: kind == serverSent, after: after}
 	c.ahead.Store(NoAhead)
 	c.hear()
 	c.raw = tune(conn)
+	if h.open.Add(1) > int64(h.MostConnections) {
+		h.turnAway(c, head, CloseOverload, DropLimit)
+		return
+	}
 	if !l.add(c) {
-		c.reason, c.farewell = DropRefused, appendClose(nil, ClosePolicy)
-		h.turnAway(c, head)
+		h.turnAway(c, head, ClosePolicy, DropRefused)
 		return
 	}
 	h.work.Go(func() {
@@ -100,15 +103,15 @@ func (c *Conn) begin(head []byte) {
 	}
 }
 
-// turnAway closes a connection that came when its line was closed already.
-func (h *Hub) turnAway(c *Conn, head []byte) {
-	frame := head
+// turnAway ends a connection that was let in a moment too early.
+func (h *Hub) turnAway(c *Conn, head []byte, code int, reason Drop) {
+	h.open.Add(-1)
 	if c.kind == webSocket {
-		frame = c.farewell
+		head = appendClose(nil, code)
 	}
-	_ = c.conn.SetWriteDeadline(time.Now().Add(closePatience))
-	_, _ = c.conn.Write(frame)
-	h.Metrics.drops.WithLabelValues(string(c.reason)).Inc()
+	_ = c.conn.SetDeadline(time.Now().Add(closePatience))
+	_, _ = c.conn.Write(head)
+	h.Metrics.drops.WithLabelValues(string(reason)).Inc()
 	_ = c.conn.Close()
 }
 

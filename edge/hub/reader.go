@@ -27,6 +27,7 @@ type reader struct {
 	early   []byte // read with the request already
 	framing framing
 	idle    bool // ws was given the empty message
+	answers bool // a close frame of ws is on its way
 	message [longestMessage + 1]byte
 	try     attempt
 }
@@ -60,7 +61,7 @@ func newReader() *reader {
 // read reads what the client sent until nothing more is there, or the connection has ended. ok
 // reports whether the reader can go on with another one.
 func (r *reader) read(c *Conn, early []byte) (ok bool) {
-	r.c, r.early, r.framing = c, early, framing{}
+	r.c, r.early, r.framing, r.answers = c, early, framing{}, false
 	defer func() { r.c, r.early = nil, nil }()
 	for {
 		kind, body, err := r.ws.NextReader()
@@ -74,6 +75,7 @@ func (r *reader) read(c *Conn, early []byte) (ok bool) {
 		}
 		if kind == websocket.BinaryMessage {
 			c.close(CloseData, DropUnwelcome)
+			c.deaf = true
 			return false
 		}
 		n, err := io.ReadFull(body, r.message[:])
@@ -83,23 +85,22 @@ func (r *reader) read(c *Conn, early []byte) (ok bool) {
 			return false
 		case !utf8.Valid(r.message[:n]):
 			c.close(CloseText, DropUnwelcome)
+			c.deaf = true
 			return false
 		}
 	}
 }
 
-// failed ends the connection after the websocket.Conn gave up. Where it has sent a close frame,
-// that one is on its way.
+// failed ends the connection after the websocket.Conn gave up; where a close frame of its is on its
+// way, after that was written.
 func (r *reader) failed(err error) {
-	var closed *websocket.CloseError
-	var network net.Error
+	r.c.deaf = true
 	switch {
-	case errors.As(err, &closed) && closed.Code != websocket.CloseAbnormalClosure,
-		errors.Is(err, websocket.ErrReadLimit):
+	case r.answers:
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		r.c.drop(DropProtocol) // a message that does not end
-	case errors.Is(err, io.EOF), errors.As(err, &network), closed != nil, errors.Is(err, net.ErrClosed):
-		r.c.drop(DropGone)
+	default:
+		r.c.drop(DropGone) // or it has answered our own close frame
 	}
 }
 
@@ -140,7 +141,7 @@ func (r *reader) Write(frame []byte) (int, error) {
 	case opPong:
 		r.c.answerPing(frame)
 	case opClose:
-		r.c.closeWith(append([]byte(nil), frame...), closeReason(frame))
+		r.answers = r.c.closeWith(append([]byte(nil), frame...), closeReason(frame))
 	}
 	return len(frame), nil
 }

@@ -31,36 +31,20 @@ func (c *Conn) receive() { c.receiveWith(nil) }
 // receiveWith does the same with bytes that were read with the request already.
 func (c *Conn) receiveWith(early []byte) {
 	defer c.guard()
-	if c.kind == webSocket && c.until.Load() == 0 && !c.ended() {
+	if !c.deaf {
 		r := readers.Get().(*reader)
 		if r.read(c, early) {
 			readers.Put(r)
-		} else if !c.ended() {
-			c.drop(DropGone)
 		}
 	}
-	if c.gone.Load() {
+	if c.gone.Load() || c.deaf && !c.discard() {
 		return
 	}
-	if c.discard() {
-		c.hub.work.Go(c.await)
-	}
+	c.hub.work.Go(c.await)
 }
 
-// ended reports whether the connection is being closed, so that what the client sends does not
-// matter any more.
-func (c *Conn) ended() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.reason != ""
-}
-
-// discard reads what has come and throws it away, if it is nobody's frames; ok is false when the
-// connection has ended.
+// discard reads what has come and throws it away; ok is false when the connection has ended.
 func (c *Conn) discard() (ok bool) {
-	if c.kind == webSocket && !c.ended() {
-		return true
-	}
 	w := discards.Get().(*discarding)
 	defer discards.Put(w)
 	for {
