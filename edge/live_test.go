@@ -3,6 +3,7 @@ package edge
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -150,5 +151,235 @@ func TestLiveConnectionsTellTheStatusAndWhatBecomesOfIt(t *testing.T) {
 			}
 			waitFor(t, "the connection to be gone", func() bool { return e.hub.Open() == 0 })
 		})
+	}
+}
+
+// dialSocket tries a handshake and returns the answer.
+func (e *edgeUnderTest) dialSocket(id string, h http.Header) (*websocket.Conn, answer) {
+	e.t.Helper()
+	ws, response, err := websocket.DefaultDialer.Dial("ws://"+e.Addr().String()+"/tickets/"+id+"/ws", h)
+	if response == nil {
+		e.t.Fatalf("handshake: %v", err)
+	}
+	body, _ := io.ReadAll(response.Body)
+	if ws != nil {
+		e.t.Cleanup(func() { _ = ws.Close() })
+	}
+	return ws, answer{response.StatusCode, response.Header, string(body)}
+}
+
+func TestWhoMayOpenASocket(t *testing.T) {
+	o := newScripted(t)
+	o.log("acme.sale", queue.Entry{Kind: queue.EntryJoined, Issued: 5})
+	e := startEdge(t, o, nil)
+	token, id := o.ticketAt(t, 3)
+	_, otherID := o.ticketAt(t, 4)
+	cookie := "wr_ticket_acme.sale=" + token
+	type h = http.Header
+	for name, test := range map[string]struct {
+		id       string
+		h        http.Header
+		status   int
+		code     string
+		protocol string
+	}{
+		"bearer":                          {id, h{"Authorization": {"Bearer " + token}}, 101, "", ""},
+		"bearer and subprotocol":          {id, h{"Authorization": {"Bearer " + token}, "Sec-Websocket-Protocol": {"waitingroom.v1"}}, 101, "", "waitingroom.v1"},
+		"ticket as subprotocol":           {id, h{"Sec-Websocket-Protocol": {"waitingroom.v1, ticket." + token}}, 101, "", "waitingroom.v1"},
+		"the ticket first":                {id, h{"Sec-Websocket-Protocol": {"ticket." + token + ",waitingroom.v1"}}, 101, "", "waitingroom.v1"},
+		"from the page":                   {id, h{"Cookie": {cookie}, "Origin": {e.PublicURL()}}, 101, "", ""},
+		"from the shop":                   {id, h{"Sec-Websocket-Protocol": {"waitingroom.v1, ticket." + token}, "Origin": {shopOrigin}}, 101, "", "waitingroom.v1"},
+		"nothing":                         {id, nil, 401, "ticket_required", ""},
+		"another's ticket":                {otherID, h{"Authorization": {"Bearer " + token}}, 401, "invalid_ticket", ""},
+		"rubbish":                         {id, h{"Authorization": {"Bearer x"}}, 401, "invalid_ticket", ""},
+		"rubbish as subprotocol":          {id, h{"Sec-Websocket-Protocol": {"waitingroom.v1, ticket.x"}}, 401, "invalid_ticket", ""},
+		"subprotocol without a ticket":    {id, h{"Sec-Websocket-Protocol": {"waitingroom.v1"}}, 401, "ticket_required", ""},
+		"another subprotocol":             {id, h{"Authorization": {"Bearer " + token}, "Sec-Websocket-Protocol": {"chat"}}, 400, "unknown_subprotocol", ""},
+		"a later version":                 {id, h{"Authorization": {"Bearer " + token}, "Sec-Websocket-Protocol": {"waitingroom.v2"}}, 400, "unknown_subprotocol", ""},
+		"ticket without subprotocol":      {id, h{"Sec-Websocket-Protocol": {"ticket." + token}}, 400, "unknown_subprotocol", ""},
+		"two tickets":                     {id, h{"Sec-Websocket-Protocol": {"waitingroom.v1, ticket." + token + ", ticket." + token}}, 400, "duplicate_credentials", ""},
+		"bearer and ticket":               {id, h{"Authorization": {"Bearer " + token}, "Sec-Websocket-Protocol": {"waitingroom.v1, ticket." + token}}, 400, "duplicate_credentials", ""},
+		"cookie without Origin":           {id, h{"Cookie": {cookie}}, 403, "origin_forbidden", ""},
+		"cookie and a stranger's page":    {id, h{"Cookie": {cookie}, "Origin": {"https://evil.example"}}, 403, "origin_forbidden", ""},
+		"cookie and the shop's page":      {id, h{"Cookie": {cookie}, "Origin": {shopOrigin}}, 403, "origin_forbidden", ""},
+		"ticket and a stranger's page":    {id, h{"Sec-Websocket-Protocol": {"waitingroom.v1, ticket." + token}, "Origin": {"https://evil.example"}}, 403, "origin_forbidden", ""},
+		"ticket and a page without name":  {id, h{"Authorization": {"Bearer " + token}, "Origin": {"null"}}, 403, "origin_forbidden", ""},
+		"the page's name with a path":     {id, h{"Cookie": {cookie}, "Origin": {e.PublicURL() + "/"}}, 403, "origin_forbidden", ""},
+		"an incarnation that is not here": {"inc9-3", h{"Authorization": {"Bearer " + token}}, 401, "invalid_ticket", ""},
+	} {
+		ws, got := e.dialSocket(test.id, test.h)
+		if got.status != test.status {
+			t.Errorf("%s: got %d %s, want %d", name, got.status, got.body, test.status)
+			continue
+		}
+		if test.code != "" && got.code(t) != test.code {
+			t.Errorf("%s: got %s, want %s", name, got.body, test.code)
+		}
+		if ws == nil {
+			continue
+		}
+		if ws.Subprotocol() != test.protocol {
+			t.Errorf("%s: subprotocol: got %q, want %q", name, ws.Subprotocol(), test.protocol)
+		}
+		if first := (&liveClient{t: t, ws: ws}).next(); first.name != "status" || first.status["position"] != 3.0 {
+			t.Errorf("%s: got %+v, want the status of position 3", name, first)
+		}
+	}
+	request := "GET /tickets/" + id + "/ws HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + token + "\r\n"
+	for name, test := range map[string]struct {
+		more   string
+		status int
+	}{
+		"no handshake":        {"", 426},
+		"wrong version":       {"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 8\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n", 426},
+		"no key":              {"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n", 426},
+		"short key":           {"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAA\r\n", 426},
+		"asks to be closed":   {"Connection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n", 426},
+		"keeps alive as well": {"Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n", 101},
+	} {
+		if got := e.raw(t, request+test.more+"\r\n"); got.StatusCode != test.status {
+			t.Errorf("%s: got %d, want %d", name, got.StatusCode, test.status)
+		}
+	}
+}
+
+func TestStreams(t *testing.T) {
+	o := newScripted(t)
+	o.log("acme.sale", queue.Entry{Kind: queue.EntryJoined, Issued: 5}, queue.Entry{Kind: queue.EntryDone, Positions: queue.Positions{5}, Fate: queue.Left})
+	e := startEdge(t, o, nil)
+	token, id := o.ticketAt(t, 3)
+	out, outID := o.ticketAt(t, 5)
+
+	t.Run("the answer", func(t *testing.T) {
+		c := e.stream(id, headers{"Authorization": "Bearer " + token, "Origin": shopOrigin})
+		h := c.stream.Header
+		for name, want := range map[string]string{
+			"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no",
+			"Access-Control-Allow-Origin": shopOrigin, "Vary": "Origin", "Connection": "close",
+		} {
+			if got := h.Get(name); got != want && !(name == "Connection" && c.stream.Close) {
+				t.Errorf("%s: got %q, want %q", name, got, want)
+			}
+		}
+		line, err := c.lines.ReadString('\n')
+		var retry int
+		if _, scanErr := fmt.Sscanf(line, "retry: %d\n", &retry); err != nil || scanErr != nil || retry < 1000 || retry > 10_000 {
+			t.Errorf("first line: got %q %v, want retry: within 1000 to 10000", line, err)
+		}
+		if got := c.next(); got.name != "status" || c.id != got.status["seq"] {
+			t.Errorf("first event: got %+v with id %q, want the status with its seq as id", got, c.id)
+		}
+	})
+	t.Run("by cookie", func(t *testing.T) {
+		c := e.stream(id, headers{"Cookie": "wr_ticket_acme.sale=" + token})
+		if got := c.next(); got.status["position"] != 3.0 {
+			t.Errorf("got %+v, want the status of position 3", got)
+		}
+	})
+	t.Run("without a ticket", func(t *testing.T) {
+		if got := e.do("GET", "/tickets/"+id+"/events", nil, ""); got.status != 401 || got.code(t) != "ticket_required" {
+			t.Errorf("got %d %s, want 401", got.status, got.body)
+		}
+	})
+	t.Run("a ticket that is out", func(t *testing.T) {
+		c := e.stream(outID, e.bearer(out))
+		if got := c.next(); got.name != "status" || got.status["state"] != "left" {
+			t.Errorf("got %+v, want the last status", got)
+		}
+		if _, err := c.read(); err != io.EOF {
+			t.Errorf("then: got %v, want the end", err)
+		}
+		again := e.bearer(out)
+		again["Last-Event-ID"] = c.id
+		if got := e.do("GET", "/tickets/"+outID+"/events", again, ""); got.status != http.StatusNoContent {
+			t.Errorf("coming back: got %d, want 204, which ends an EventSource", got.status)
+		}
+	})
+	t.Run("preflight", func(t *testing.T) {
+		got := e.do("OPTIONS", "/tickets/"+id+"/events", headers{"Origin": shopOrigin, "Access-Control-Request-Method": "GET"}, "")
+		if allowed := got.header.Get("Access-Control-Allow-Headers"); !strings.Contains(allowed, "Last-Event-ID") {
+			t.Errorf("allowed headers: got %q, want Last-Event-ID among them", allowed)
+		}
+	})
+	t.Run("Last-Event-ID", func(t *testing.T) {
+		view := e.known.current.Load().lines["acme.sale"].view.Load()
+		for after, atOnce := range map[string]bool{
+			queue.Seq("gen1", view.Number): true, queue.Seq("gen1", 1): true, queue.Seq("gen0", view.Number+9): true,
+			"rubbish": true, "gen1.x": true, queue.Seq("gen1", view.Number+1): false,
+		} {
+			h := e.bearer(token)
+			h["Last-Event-ID"] = after
+			c := e.stream(id, h)
+			if atOnce {
+				if got := c.next(); got.name != "status" {
+					t.Errorf("after %s: got %+v, want the status", after, got)
+				}
+				continue
+			}
+			// It comes once the edge has heard of what the client knows already.
+			o.log("acme.sale", queue.Entry{Kind: queue.EntryTurn, Turn: 2})
+			if got := c.next(); got.name != "status" || got.status["seq"] != after {
+				t.Errorf("after %s: got %+v, want the status as of it", after, got)
+			}
+		}
+	})
+}
+
+// TestEachEventHasItsName walks through what can become of a ticket.
+func TestEachEventHasItsName(t *testing.T) {
+	until := time.Now().Add(time.Minute).UTC().Truncate(time.Millisecond)
+	settings := func(o *scripted, state queue.State) queue.Entry {
+		s := o.views["acme.sale"].Settings
+		s.State = state
+		return queue.Entry{Kind: queue.EntrySettings, Settings: &s}
+	}
+	offered := queue.Entry{Kind: queue.EntryOffered, Positions: queue.Positions{1}, Until: until, Watermark: 1}
+	for name, test := range map[string]struct {
+		happens     func(o *scripted) []queue.Entry
+		event       string
+		state       string
+		out, paused bool
+	}{
+		"an offer": {happens: func(*scripted) []queue.Entry { return []queue.Entry{offered} }, event: "admitted", state: "admitted"},
+		"absence": {happens: func(*scripted) []queue.Entry {
+			return []queue.Entry{{Kind: queue.EntryDone, Positions: queue.Positions{1}, Fate: queue.Expired}}
+		}, event: "expired", state: "expired", out: true},
+		"missed": {happens: func(*scripted) []queue.Entry {
+			return []queue.Entry{{Kind: queue.EntryDone, Positions: queue.Positions{1}, Fate: queue.Missed}}
+		}, event: "expired", state: "expired", out: true},
+		"leaving": {happens: func(*scripted) []queue.Entry {
+			return []queue.Entry{{Kind: queue.EntryDone, Positions: queue.Positions{1}, Fate: queue.Left}}
+		}, event: "position_changed", state: "left", out: true},
+		"the closing": {happens: func(o *scripted) []queue.Entry { return []queue.Entry{settings(o, queue.Closed)} }, event: "queue_closed", state: "closed", out: true},
+		"a pause":     {happens: func(o *scripted) []queue.Entry { return []queue.Entry{settings(o, queue.Paused)} }, event: "position_changed", state: "waiting"},
+		"sold out":    {happens: func(o *scripted) []queue.Entry { return []queue.Entry{settings(o, queue.SoldOut)} }, event: "position_changed", state: "waiting"},
+		"an estimate": {happens: func(*scripted) []queue.Entry {
+			return []queue.Entry{{Kind: queue.EntryEstimate, Estimate: &queue.Estimate{Curve: queue.Curve{Ahead: []uint64{0, 100}, P50: []int{1, 2}, P90: []int{3, 4}}}}}
+		}, event: "position_changed", state: "waiting"},
+		"a short life": {happens: func(*scripted) []queue.Entry {
+			return []queue.Entry{offered, {Kind: queue.EntryClaimed, Positions: queue.Positions{1}, Session: "s", Since: time.Now(), Until: until}, {Kind: queue.EntryDone, Positions: queue.Positions{1}, Fate: queue.Ended}}
+		}, event: "session_expired", state: "ended", out: true},
+	} {
+		for _, kind := range liveKinds {
+			t.Run(name+" "+kind, func(t *testing.T) {
+				t.Parallel()
+				o := newScripted(t)
+				o.log("acme.sale", queue.Entry{Kind: queue.EntryJoined, Issued: 5})
+				e := startEdge(t, o, nil)
+				token, id := o.ticketAt(t, 1)
+				c := e.live(kind, token, id)
+				c.next()
+				o.log("acme.sale", test.happens(o)...)
+				if got := c.next(); got.name != test.event || got.status["state"] != test.state {
+					t.Errorf("got %s with state %v, want %s with state %s", got.name, got.status["state"], test.event, test.state)
+				}
+				if !test.out {
+					return
+				}
+				if _, err := c.read(); kind == "ws" && !websocket.IsCloseError(err, websocket.CloseNormalClosure) || kind == "sse" && err != io.EOF {
+					t.Errorf("then: got %v, want a normal end", err)
+				}
+			})
+		}
 	}
 }

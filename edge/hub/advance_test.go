@@ -100,25 +100,25 @@ func TestAdvanceMissesNobody(t *testing.T) {
 
 // TestFarBlocksAreLeftAlone: while the line creeps, nobody looks at blocks in which nobody can see it.
 func TestFarBlocksAreLeftAlone(t *testing.T) {
-	l := &someLine{done: make([]bool, 100*blockSize)}
+	l := &someLine{done: make([]bool, 20*blockSize)}
 	h := New(1000, time.Second, slog.New(slog.DiscardHandler))
 	line := h.NewLine(nil)
-	for i := range uint64(100) {
+	for i := range uint64(20) {
 		c := &Conn{Fan: Fan{Position: i*blockSize + 500}, hub: h, line: line}
 		c.ahead.Store(l.Ahead(c.Position))
 		line.add(c)
 	}
 	line.Advance(l, false)
-	before := line.blocks[50].scanned
+	before := line.blocks[15].scanned
 	h.start = h.start.Add(-time.Minute)
-	l.mark = 400 // of the 51,699 before position 51,700: under a hundredth
+	l.mark = 120 // of the 15,859 before position 15,860: under a hundredth
 	line.Advance(l, false)
-	if got := line.blocks[50].scanned; got != before {
+	if got := line.blocks[15].scanned; got != before {
 		t.Errorf("the far block was looked at again, %v after", got-before)
 	}
-	l.mark = 600
+	l.mark = 200
 	line.Advance(l, false)
-	if got := line.blocks[50].scanned; got == before {
+	if got := line.blocks[15].scanned; got == before {
 		t.Error("the far block was not looked at, though its fan must hear")
 	}
 }

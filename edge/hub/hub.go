@@ -93,7 +93,7 @@ func (h *Hub) Drain(ctx context.Context, over time.Duration) {
 	tick := time.NewTicker(step)
 	defer tick.Stop()
 	since := time.Now()
-	for next := 0; next < len(conns); {
+	for next := 0; next < len(conns) && h.Open() > 0; {
 		due := len(conns)
 		if spent := time.Since(since); spent < over {
 			due = int(int64(len(conns)) * int64(spent) / int64(over))
