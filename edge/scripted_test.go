@@ -343,7 +343,7 @@ func startEdge(t testing.TB, o *scripted, change func(*Config)) *edgeUnderTest {
 			t.Errorf("run: got %v, want a clean stop", err)
 		}
 	})
-	waitFor(t, "the edge to be ready", func() bool { return e.do("GET", "/readyz", nil, "").status == http.StatusOK })
+	waitFor(t, "the edge to be ready", func() bool { _, err := s.ready(); return err == nil })
 	return e
 }
 
