@@ -22,7 +22,7 @@ func (s *Server) getSocket(ctx *fasthttp.RequestCtx) error {
 	if err != nil {
 		return err
 	}
-	h, err := s.holderWith(ctx, token, given)
+	h, err := s.holderWith(ctx, token, given, (*Server).verifyLiveTicket)
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,11 @@ func (s *Server) getSocket(ctx *fasthttp.RequestCtx) error {
 
 // getEvents answers GET /tickets/{id}/events: a stream of Server-Sent Events.
 func (s *Server) getEvents(ctx *fasthttp.RequestCtx) error {
-	h, err := s.holder(ctx)
+	token, given, err := bearer(ctx)
+	if err != nil {
+		return err
+	}
+	h, err := s.holderWith(ctx, token, given, (*Server).verifyLiveTicket)
 	if err != nil {
 		return err
 	}

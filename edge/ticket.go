@@ -36,11 +36,12 @@ func (s *Server) holder(ctx *fasthttp.RequestCtx) (holder, error) {
 	if err != nil {
 		return holder{}, err
 	}
-	return s.holderWith(ctx, token, given)
+	return s.holderWith(ctx, token, given, (*Server).verifyTicket)
 }
 
-// holderWith does the same with the token that was found elsewhere in the request.
-func (s *Server) holderWith(ctx *fasthttp.RequestCtx, token []byte, given bool) (holder, error) {
+// holderWith does the same with the token that was found elsewhere in the request, or with another
+// way to verify it.
+func (s *Server) holderWith(ctx *fasthttp.RequestCtx, token []byte, given bool, verify verification) (holder, error) {
 	snap, err := s.ready()
 	if err != nil {
 		return holder{}, err
@@ -48,7 +49,7 @@ func (s *Server) holderWith(ctx *fasthttp.RequestCtx, token []byte, given bool) 
 	id := pathValue(ctx, "id")
 	h := holder{token: token}
 	if given {
-		if h.ticket, err = s.verifyTicket(snap, token); err != nil {
+		if h.ticket, err = verify(s, snap, token); err != nil {
 			return holder{}, err
 		}
 		if h.ticket.ID != id {
@@ -57,7 +58,7 @@ func (s *Server) holderWith(ctx *fasthttp.RequestCtx, token []byte, given bool) 
 		if err = allowOrigin(ctx, snap.lines[h.ticket.queue]); err != nil {
 			return holder{}, err
 		}
-	} else if h, err = s.cookieHolder(ctx, snap, id); err != nil {
+	} else if h, err = s.cookieHolder(ctx, snap, id, verify); err != nil {
 		return holder{}, err
 	}
 	if h.line, err = s.lineOf(snap, h.ticket); err != nil {
@@ -67,7 +68,7 @@ func (s *Server) holderWith(ctx *fasthttp.RequestCtx, token []byte, given bool) 
 }
 
 // cookieHolder looks for the path's ticket among the page's cookies.
-func (s *Server) cookieHolder(ctx *fasthttp.RequestCtx, snap *snapshot, id string) (holder, error) {
+func (s *Server) cookieHolder(ctx *fasthttp.RequestCtx, snap *snapshot, id string, verify verification) (holder, error) {
 	cookies, err := s.ticketCookies(ctx)
 	if err != nil {
 		return holder{}, err
@@ -91,33 +92,51 @@ func (s *Server) cookieHolder(ctx *fasthttp.RequestCtx, snap *snapshot, id strin
 		cookies = own
 	}
 	for _, c := range cookies[:min(len(cookies), mostPlaces)] {
-		if t, err := s.verifyTicket(snap, c.token); err == nil && t.ID == id && c.queue == t.Queue {
+		if t, err := verify(s, snap, c.token); err == nil && t.ID == id && c.queue == t.Queue {
 			return holder{ticket: t, token: c.token, cookie: true}, nil
 		}
 	}
 	return holder{}, errTicketInvalid
 }
 
+// verification checks a ticket's signature and claims.
+type verification func(s *Server, snap *snapshot, token []byte) (*ticket, error)
+
 // verifyTicket checks a ticket's signature and claims, or remembers that it did; the expiry is
 // compared every time.
 func (s *Server) verifyTicket(snap *snapshot, token []byte) (*ticket, error) {
+	t, known, err := s.verifyOnce(snap, token)
+	if err == nil && !known {
+		snap.keys.knownTickets.add(token, t)
+	}
+	return t, err
+}
+
+// verifyLiveTicket does the same for a connection that stays: its ticket will not come again
+// soon, and to remember it would take more memory than the connection itself.
+func (s *Server) verifyLiveTicket(snap *snapshot, token []byte) (*ticket, error) {
+	t, _, err := s.verifyOnce(snap, token)
+	return t, err
+}
+
+// verifyOnce is verifyTicket for a token that it need not remember; known reports that it did.
+func (s *Server) verifyOnce(snap *snapshot, token []byte) (t *ticket, known bool, err error) {
 	now := s.known.clock.now()
-	t, known := snap.keys.knownTickets.get(token)
+	t, known = snap.keys.knownTickets.get(token)
 	if !known {
 		claims, err := snap.keys.tickets.Verify(token, now)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		t = &ticket{claims, queue.ID(claims.Queue)}
-		snap.keys.knownTickets.add(token, t)
 	}
 	if !now.Before(t.ExpiresAt) {
-		return nil, errTicketExpired
+		return nil, known, errTicketExpired
 	}
 	if l := snap.lines[t.queue]; !known && l != nil && l.incarnation == t.Incarnation {
 		l.raise(t.Position)
 	}
-	return t, nil
+	return t, known, nil
 }
 
 // lineOf finds the line in which a valid ticket stands. A ticket of a queue that was deleted is

@@ -50,7 +50,7 @@ func TestAdvanceMissesNobody(t *testing.T) {
 		line := h.NewLine(nil)
 		var conns []*Conn
 		come := func(position uint64) {
-			c := &Conn{Fan: Fan{Position: position}, hub: h, line: line}
+			c := &Conn{Fan: Fan{Position: position}, line: line}
 			c.ahead.Store(l.Ahead(position))
 			if l.done[position-1] {
 				c.ahead.Store(NoAhead)
@@ -104,7 +104,7 @@ func TestFarBlocksAreLeftAlone(t *testing.T) {
 	h := New(1000, time.Second, slog.New(slog.DiscardHandler))
 	line := h.NewLine(nil)
 	for i := range uint64(20) {
-		c := &Conn{Fan: Fan{Position: i*blockSize + 500}, hub: h, line: line}
+		c := &Conn{Fan: Fan{Position: i*blockSize + 500}, line: line}
 		c.ahead.Store(l.Ahead(c.Position))
 		line.add(c)
 	}

@@ -61,7 +61,6 @@ type Fan struct {
 // Conn is one live connection.
 type Conn struct {
 	Fan
-	hub   *Hub
 	line  *Line
 	conn  net.Conn
 	raw   syscall.RawConn // nil where conn is not a plain socket
@@ -79,14 +78,27 @@ type Conn struct {
 	until atomic.Int64  // when a closed connection is dropped; 0 while it is open
 	gone  atomic.Bool   // it is dropped
 
-	mu       sync.Mutex    // guards what follows, and the writing
-	busy     bool          // a goroutine writes what was not taken at once
-	closing  bool          // the last frame is on its way, or was written
-	reason   Drop          // why closing
-	pong     []byte        // the frame, for the latest ping
-	farewell []byte        // the close frame to send; empty for a stream
-	after    string        // Last-Event-ID, until the Teller has caught up
-	asked    time.Duration // when the last ping was written; progress of the hub
+	mu      sync.Mutex    // guards what follows, and the writing
+	busy    bool          // a goroutine writes what was not taken at once
+	closing bool          // the last frame is on its way, or was written
+	reason  Drop          // why it ends
+	asked   time.Duration // when the last ping was written; progress of the hub
+	seldom  *seldom       // nil for nearly all connections at nearly all times
+}
+
+// seldom is what a connection needs for a moment.
+type seldom struct {
+	pong     []byte // the frame, for the latest ping
+	farewell []byte // the close frame to send
+	after    string // Last-Event-ID, until the Teller has caught up
+}
+
+// aside returns the connection's seldom, to be changed.
+func (c *Conn) aside() *seldom {
+	if c.seldom == nil {
+		c.seldom = &seldom{}
+	}
+	return c.seldom
 }
 
 // Told is the State of the last event; 0 before the first one.
@@ -94,7 +106,12 @@ func (c *Conn) Told() uint8 { return uint8(c.state.Load()) }
 
 // After is the id of the last event that the client got on an earlier connection; empty when
 // there was none, or it does not matter any more. Only the Teller may call it.
-func (c *Conn) After() string { return c.after }
+func (c *Conn) After() string {
+	if c.seldom == nil {
+		return ""
+	}
+	return c.seldom.after
+}
 
 // mark notes that there is something to write, and puts the connection into the queue unless it
 // stands there already.
@@ -104,7 +121,7 @@ func (c *Conn) mark(want uint32, pressing bool) {
 		part = inUrgent
 	}
 	if had := c.wants.Or(want | part); had&part == 0 {
-		c.hub.queue.put(c, pressing)
+		c.line.hub.queue.put(c, pressing)
 	}
 }
 
@@ -117,10 +134,10 @@ func (c *Conn) close(code int, reason Drop) {
 func (c *Conn) closeWith(frame []byte, reason Drop) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.reason != "" {
+	if c.reason != dropNone {
 		return false
 	}
-	c.reason, c.farewell = reason, frame
+	c.reason, c.aside().farewell = reason, frame
 	c.mark(wantClose, true)
 	return true
 }
@@ -137,7 +154,7 @@ func (c *Conn) drop(reason Drop) {
 		_ = c.conn.Close()
 	}
 	c.mu.Lock()
-	if c.reason != "" && reason != DropSlow && reason != DropPanic {
+	if c.reason != dropNone && reason != DropSlow && reason != DropPanic {
 		reason = c.reason
 	}
 	if c.later.Swap(false) {
@@ -145,5 +162,5 @@ func (c *Conn) drop(reason Drop) {
 	}
 	c.mu.Unlock()
 	c.line.remove(c)
-	c.hub.Metrics.drops.WithLabelValues(string(reason)).Inc()
+	c.line.hub.Metrics.dropped(reason)
 }

@@ -139,7 +139,7 @@ func (h *Hub) now() time.Duration { return time.Since(h.start) }
 // dropped. It must be deferred.
 func (c *Conn) guard() {
 	if cause := recover(); cause != nil {
-		c.hub.panicked(cause)
+		c.line.hub.panicked(cause)
 		c.drop(DropPanic)
 	}
 }

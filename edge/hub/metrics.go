@@ -3,26 +3,29 @@ package hub
 import "github.com/prometheus/client_golang/prometheus"
 
 // Drop is why a connection ended.
-type Drop string
+type Drop uint8
 
 // The reasons; there are no others.
 const (
-	DropOut       Drop = "ticket_out"     // the ticket is out, and its last event was told
-	DropGone      Drop = "client_gone"    // the client closed, or its network did
-	DropProtocol  Drop = "protocol_error" // what the client sent is not WebSocket
-	DropUnwelcome Drop = "unwelcome_data" // binary, too long or not UTF-8
-	DropSlow      Drop = "slow_reader"    // did not read for the write timeout
-	DropSilent    Drop = "silent"         // answered no ping
-	DropMoved     Drop = "moved"          // the edge stops, and told it to go elsewhere
-	DropRefused   Drop = "ticket_refused" // the ticket is not good any more
-	DropLimit     Drop = "limit"          // too many connections
-	DropStopped   Drop = "stopped"        // still there when the hub ended
-	DropPanic     Drop = "panic"          // its goroutine panicked
+	dropNone      Drop = iota // it goes on
+	DropOut                   // the ticket is out, and its last event was told
+	DropGone                  // the client closed, or its network did
+	DropProtocol              // what the client sent is not WebSocket
+	DropUnwelcome             // binary, too long or not UTF-8
+	DropSlow                  // did not read for the write timeout
+	DropSilent                // answered no ping
+	DropMoved                 // the edge stops, and told it to go elsewhere
+	DropRefused               // the ticket is not good any more
+	DropLimit                 // too many connections
+	DropStopped               // still there when the hub ended
+	DropPanic                 // its goroutine panicked
 )
 
-var drops = []Drop{
-	DropOut, DropGone, DropProtocol, DropUnwelcome, DropSlow, DropSilent, DropMoved, DropRefused,
-	DropLimit, DropStopped, DropPanic,
+// dropNames are their names in the metrics.
+var dropNames = [...]string{
+	DropOut: "ticket_out", DropGone: "client_gone", DropProtocol: "protocol_error", DropUnwelcome: "unwelcome_data",
+	DropSlow: "slow_reader", DropSilent: "silent", DropMoved: "moved", DropRefused: "ticket_refused",
+	DropLimit: "limit", DropStopped: "stopped", DropPanic: "panic",
 }
 
 // Metrics are a hub's own; labels come from closed sets.
@@ -45,8 +48,8 @@ func newMetrics() *Metrics {
 		stalls:      prometheus.NewCounter(prometheus.CounterOpts{Name: name + "stalls_total", Help: "Writes that the network did not take at once."}),
 		panics:      prometheus.NewCounter(prometheus.CounterOpts{Name: name + "panics_total", Help: "Panics of live connections that were caught."}),
 	}
-	for _, reason := range drops {
-		m.drops.WithLabelValues(string(reason)) // so that each is there before its first time
+	for _, reason := range dropNames[DropOut:] {
+		m.drops.WithLabelValues(reason) // so that each is there before its first time
 	}
 	for _, kind := range kinds {
 		m.connections.WithLabelValues(kind)
@@ -59,3 +62,5 @@ func newMetrics() *Metrics {
 func (m *Metrics) Register(r *prometheus.Registry) {
 	r.MustRegister(m.connections, m.opened, m.drops, m.events, m.stalls, m.panics)
 }
+
+func (m *Metrics) dropped(reason Drop) { m.drops.WithLabelValues(dropNames[reason]).Inc() }

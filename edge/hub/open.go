@@ -67,7 +67,10 @@ func (l *Line) open(hijacked net.Conn, kind kind, fan Fan, head []byte, after st
 		return
 	}
 	defer h.work.Done()
-	c := &Conn{Fan: fan, hub: h, line: l, conn: conn, kind: kind, deaf: kind == serverSent, after: after}
+	c := &Conn{Fan: fan, line: l, conn: conn, kind: kind, deaf: kind == serverSent}
+	if after != "" {
+		c.aside().after = after
+	}
 	c.ahead.Store(NoAhead)
 	c.hear()
 	c.raw = tune(conn)
@@ -111,7 +114,7 @@ func (h *Hub) turnAway(c *Conn, head []byte, code int, reason Drop) {
 	}
 	_ = c.conn.SetDeadline(time.Now().Add(closePatience))
 	_, _ = c.conn.Write(head)
-	h.Metrics.drops.WithLabelValues(string(reason)).Inc()
+	h.Metrics.dropped(reason)
 	_ = c.conn.Close()
 }
 

@@ -42,16 +42,16 @@ func (c *Conn) compose(b []byte, w *writer) []byte {
 	if c.closing {
 		return b
 	}
-	if wants&wantPong != 0 {
-		b = append(b, c.pong...)
-		c.pong = nil
+	if wants&wantPong != 0 && c.seldom != nil {
+		b = append(b, c.seldom.pong...)
+		c.seldom.pong = nil
 	}
 	before := len(b)
 	if wants&wantTell != 0 {
 		b = c.event(b, w)
 	}
 	if wants&wantPing != 0 {
-		now := c.hub.now()
+		now := c.line.hub.now()
 		switch {
 		case c.kind == serverSent && len(b) == before:
 			b = append(b, comment...)
@@ -60,12 +60,14 @@ func (c *Conn) compose(b []byte, w *writer) []byte {
 			c.asked = now
 		}
 	}
-	if wants&wantClose != 0 || c.reason != "" {
+	if c.reason != dropNone {
 		c.closing = true
 		if c.kind == webSocket {
-			b = append(b, c.farewell...)
+			b = append(b, c.seldom.farewell...)
 		}
-		c.farewell = nil
+	}
+	if c.seldom != nil && c.seldom.after == "" {
+		c.seldom = nil
 	}
 	return b
 }
@@ -85,12 +87,14 @@ func (c *Conn) event(b []byte, w *writer) []byte {
 	if e.Name == "" {
 		return b
 	}
-	c.after = ""
+	if c.seldom != nil {
+		c.seldom.after = ""
+	}
 	c.state.Store(uint32(e.State))
 	c.ahead.Store(e.Ahead)
-	c.hub.Metrics.events.WithLabelValues(e.Name).Inc()
-	if e.Out && c.reason == "" {
-		c.reason, c.farewell = DropOut, appendClose(nil, CloseNormal)
+	c.line.hub.Metrics.events.WithLabelValues(e.Name).Inc()
+	if e.Out && c.reason == dropNone {
+		c.reason, c.aside().farewell = DropOut, appendClose(nil, CloseNormal)
 	}
 	if c.kind == webSocket {
 		return appendFrame(b, e.Name, w.status)
@@ -100,12 +104,12 @@ func (c *Conn) event(b []byte, w *writer) []byte {
 
 // send writes w.frame. What is not taken at once is left to a goroutine.
 func (c *Conn) send(w *writer) {
-	c.told.Store(int64(c.hub.now()))
+	c.told.Store(int64(c.line.hub.now()))
 	rest := w.frame
 	if c.raw != nil {
 		n, err := w.try.write(c.raw, w.frame)
 		if err != nil {
-			c.hub.work.Go(func() { c.drop(DropGone) }) // it needs the lock that is held here
+			c.line.hub.work.Go(func() { c.drop(DropGone) }) // it needs the lock that is held here
 			return
 		}
 		rest = w.frame[n:]
@@ -115,17 +119,17 @@ func (c *Conn) send(w *writer) {
 		return
 	}
 	if c.raw != nil {
-		c.hub.Metrics.stalls.Inc()
+		c.line.hub.Metrics.stalls.Inc()
 	}
 	c.busy = true
 	rest = bytes.Clone(rest)
-	c.hub.work.Go(func() { c.finish(rest) })
+	c.line.hub.work.Go(func() { c.finish(rest) })
 }
 
 // finish writes what the network did not take at once.
 func (c *Conn) finish(rest []byte) {
 	defer c.guard()
-	_ = c.conn.SetWriteDeadline(time.Now().Add(c.hub.WriteTimeout))
+	_ = c.conn.SetWriteDeadline(time.Now().Add(c.line.hub.WriteTimeout))
 	if _, err := c.conn.Write(rest); err != nil {
 		reason := DropGone
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -157,12 +161,12 @@ func (c *Conn) shut() {
 	if c.until.Load() != 0 {
 		return
 	}
-	c.until.Store(int64(c.hub.now() + closePatience))
+	c.until.Store(int64(c.line.hub.now() + closePatience))
 	half, ok := c.conn.(interface{ CloseWrite() error })
 	switch {
 	case ok && c.raw != nil:
 		_ = half.CloseWrite()
 	case ok: // it writes
-		c.hub.work.Go(func() { _ = half.CloseWrite() })
+		c.line.hub.work.Go(func() { _ = half.CloseWrite() })
 	}
 }

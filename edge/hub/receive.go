@@ -1,6 +1,9 @@
 package hub
 
-import "sync"
+import (
+	"bytes"
+	"sync"
+)
 
 // discarding is what it takes to read and throw away.
 type discarding struct {
@@ -22,7 +25,7 @@ func (c *Conn) await() {
 		c.drop(DropGone)
 		return
 	}
-	c.hub.work.Go(c.receive)
+	c.line.hub.work.Go(c.receive)
 }
 
 // receive reads all that has come, then waits again.
@@ -40,7 +43,7 @@ func (c *Conn) receiveWith(early []byte) {
 	if c.gone.Load() || c.deaf && !c.discard() {
 		return
 	}
-	c.hub.work.Go(c.await)
+	c.line.hub.work.Go(c.await)
 }
 
 // discard reads what has come and throws it away; ok is false when the connection has ended.
@@ -66,13 +69,13 @@ func (c *Conn) discard() (ok bool) {
 }
 
 // hear notes that the client is there.
-func (c *Conn) hear() { c.heard.Store(int64(c.hub.now())) }
+func (c *Conn) hear() { c.heard.Store(int64(c.line.hub.now())) }
 
 // answerPing has a pong written; it may take the place of one for an earlier ping (RFC 6455,
 // section 5.5.3).
 func (c *Conn) answerPing(frame []byte) {
 	c.mu.Lock()
-	c.pong = append(c.pong[:0], frame...)
+	c.aside().pong = bytes.Clone(frame)
 	c.mu.Unlock()
 	c.mark(wantPong, true)
 }

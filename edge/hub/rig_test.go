@@ -94,7 +94,7 @@ func (quiet) Printf(string, ...any) {}
 
 // value reads a metric.
 func (r *rig) dropped(reason Drop) int {
-	return int(testutil.ToFloat64(r.hub.Metrics.drops.WithLabelValues(string(reason))))
+	return int(testutil.ToFloat64(r.hub.Metrics.drops.WithLabelValues(dropNames[reason])))
 }
 
 // client is one end of a live connection, down to the bytes.
