@@ -43,6 +43,7 @@ func benchEdge(b *testing.B) (*edgeUnderTest, *scripted) {
 	e := startEdge(b, o, func(c *Config) {
 		// At work, but out of reach.
 		c.Limits.JoinsPerPublishableKey = JoinRate{PerSecond: 1_000_000, Burst: 10_000_000}
+		c.Limits.LiveUpgradesPerSecond = 1_000_000
 	})
 	curve := queue.Curve{}
 	for i := range 30 {

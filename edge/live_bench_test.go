@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"waitingroom/edge/hub"
 	"waitingroom/origin/queue"
 )
 
@@ -109,4 +110,51 @@ func settledMemory(b *testing.B) (resident, heap, stacks float64) {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return residentMemory(b), float64(m.HeapAlloc), float64(m.StackInuse)
+}
+
+// BenchmarkFanOut tells everybody at once and reports what it takes for each connection, from the
+// mark to the kernel: rendering, framing and the write.
+func BenchmarkFanOut(b *testing.B) {
+	const connections = 2000
+	for _, kind := range liveKinds {
+		b.Run(kind, func(b *testing.B) {
+			e, o := benchEdge(b)
+			clients := make([]int, connections)
+			for i := range clients {
+				token, id := o.ticketAt(b, uint64(40*i+1))
+				clients[i] = dialKernel(b, e.Addr().(*net.TCPAddr), liveRequest(kind, token, id))
+			}
+			defer func() {
+				for _, fd := range clients {
+					_ = syscall.Close(fd)
+				}
+			}()
+			live := e.known.current.Load().lines["acme.sale"].live
+			told := func() int {
+				n := 0
+				live.Each(func(c *hub.Conn) {
+					if c.Waits() {
+						n++
+					}
+				})
+				return connections - n
+			}
+			waitFor(b, "the connections", func() bool { return e.hub.Open() == connections && told() == connections })
+			buffer := make([]byte, 1<<16)
+			b.ReportAllocs()
+			b.ResetTimer()
+			for range b.N {
+				live.TellAll(false)
+				for told() < connections {
+					runtime.Gosched()
+				}
+				b.StopTimer()
+				for _, fd := range clients {
+					_, _, _ = syscall.Recvfrom(fd, buffer, syscall.MSG_DONTWAIT)
+				}
+				b.StartTimer()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/connections, "ns/conn")
+		})
+	}
 }
