@@ -60,7 +60,8 @@ trustedProxies: ["10.0.0.1"]
 whenStale: maybe
 maxStaleSeconds: -1
 drainSeconds: 1000
-limits: {joinWaitMillis: 2501, addressBitsIPv4: 33, addressBitsIPv6: 15, rememberedAddresses: 1, readSeconds: 301, writeSeconds: -1, idleSeconds: 3601, joinsPerAddress: {off: true, burst: 1}, joinsPerPublishableKey: {perSecond: 1000001}, joinsPerSecretKey: {burst: 5}, connections: -1, bodyBytes: 1, headerBytes: 1, gatheredJoins: -1, originCalls: -1, rememberedTokens: 1, keptSightings: 1}
+moveSeconds: 301
+limits: {liveConnections: -1, liveUpgradesPerSecond: 1000001, joinWaitMillis: 2501, addressBitsIPv4: 33, addressBitsIPv6: 15, rememberedAddresses: 1, readSeconds: 301, writeSeconds: -1, idleSeconds: 3601, joinsPerAddress: {off: true, burst: 1}, joinsPerPublishableKey: {perSecond: 1000001}, joinsPerSecretKey: {burst: 5}, connections: -1, bodyBytes: 1, headerBytes: 1, gatheredJoins: -1, originCalls: -1, rememberedTokens: 1, keptSightings: 1}
 tls: {certFile: a}
 `))
 	if err == nil {
@@ -68,7 +69,7 @@ tls: {certFile: a}
 	}
 	for _, want := range []string{
 		"listen:", "adminListen:", "publicURL:", "origins[0]:", "origins[1]:", "origins[2]:", "clusterSecret:",
-		"trustedProxies[0]:", "whenStale:", "maxStaleSeconds:", "drainSeconds:", "limits.connections:", "limits.bodyBytes:",
+		"trustedProxies[0]:", "whenStale:", "maxStaleSeconds:", "drainSeconds:", "moveSeconds:", "limits.liveConnections:", "limits.liveUpgradesPerSecond:", "limits.connections:", "limits.bodyBytes:",
 		"limits.headerBytes:", "limits.gatheredJoins:", "limits.originCalls:", "limits.rememberedTokens:",
 		"limits.keptSightings:", "tls:", "limits.joinWaitMillis:", "limits.addressBitsIPv4:", "limits.addressBitsIPv6:",
 		"limits.rememberedAddresses:", "limits.readSeconds:", "limits.writeSeconds:", "limits.idleSeconds:",
