@@ -174,15 +174,15 @@ type teller struct {
 // Tell implements hub.Teller.
 func (t teller) Tell(b []byte, c *hub.Conn) ([]byte, hub.Event) {
 	view := t.view.Load()
-	if knowsMore(c.After(), view) {
-		return b, hub.Event{Later: true}
-	}
 	shared := view.sharedNow(t.clock)
 	at := shared.at
 	status := statusIn(view, c.Position, at)
 	inLine := holdsPlace(&status)
 	if inLine && status.State != queue.TicketActive {
 		t.seen.note(view.turn(at.own, at.stale), view.Number, c.Position, at.own)
+	}
+	if knowsMore(c.After(), view) {
+		return b, hub.Event{Later: true}
 	}
 	before, now := told(c.Told()), toldOf(&status)
 	if before == now && status.State == queue.TicketActive {

@@ -101,9 +101,6 @@ func (c *Conn) aside() *seldom {
 	return c.seldom
 }
 
-// Waits reports whether something is to be written that no worker has taken up yet.
-func (c *Conn) Waits() bool { return c.wants.Load()&wantAny != 0 }
-
 // Told is the State of the last event; 0 before the first one.
 func (c *Conn) Told() uint8 { return uint8(c.state.Load()) }
 

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/fasthttp/websocket"
@@ -78,7 +79,9 @@ func (l *Line) open(hijacked net.Conn, kind kind, fan Fan, head []byte, after st
 		h.turnAway(c, head, CloseOverload, DropLimit)
 		return
 	}
+	c.mu.Lock() // until begin has written, so that nothing is written before
 	if !l.add(c) {
+		c.mu.Unlock()
 		h.turnAway(c, head, ClosePolicy, DropRefused)
 		return
 	}
@@ -92,14 +95,14 @@ func (l *Line) open(hijacked net.Conn, kind kind, fan Fan, head []byte, after st
 	c.begin(head)
 }
 
-// begin writes the first event.
+// begin writes the head of a stream and the first event, and unlocks the connection.
 func (c *Conn) begin(head []byte) {
+	w := writers.Get().(*writer)
+	defer writers.Put(w)
 	defer c.guard()
-	w := newWriter()
-	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.wants.Or(wantTell)
-	w.frame = append(w.frame, head...)
+	w.frame = append(w.frame[:0], head...)
 	w.frame = c.compose(w.frame, w)
 	if len(w.frame) > 0 && !c.gone.Load() {
 		c.send(w)
@@ -117,6 +120,9 @@ func (h *Hub) turnAway(c *Conn, head []byte, code int, reason Drop) {
 	h.Metrics.dropped(reason)
 	_ = c.conn.Close()
 }
+
+// writers are for first events, which no worker writes.
+var writers = sync.Pool{New: func() any { return newWriter() }}
 
 // takeOver gets the connection out of what fasthttp wraps it in, which holds a buffer of 16 KiB,
 // and the bytes that this buffer has read already.

@@ -77,5 +77,5 @@ func (c *Conn) answerPing(frame []byte) {
 	c.mu.Lock()
 	c.aside().pong = bytes.Clone(frame)
 	c.mu.Unlock()
-	c.mark(wantPong, true)
+	c.mark(wantPong, false)
 }

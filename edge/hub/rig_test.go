@@ -134,10 +134,13 @@ func (r *rig) connectWith(kind string, position uint64, early []byte) (*client, 
 	if _, err := fmt.Fprintf(conn, "GET /%s/%d HTTP/1.1\r\nHost: x\r\n%s\r\n%s", kind, position, more, early); err != nil {
 		return nil, err
 	}
-	for {
+	for first := true; ; first = false {
 		line, err := c.in.ReadString('\n')
 		if err != nil {
 			return nil, err
+		}
+		if first && !strings.HasPrefix(line, "HTTP/1.1 ") {
+			return nil, fmt.Errorf("the answer begins with %q", line)
 		}
 		if line == "\r\n" {
 			return c, nil
