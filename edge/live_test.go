@@ -30,6 +30,17 @@ type liveEvent struct {
 	status map[string]any
 }
 
+// time reads a time of the status.
+func (e liveEvent) time(t testing.TB, member string) time.Time {
+	t.Helper()
+	text, _ := e.status[member].(string)
+	at, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		t.Fatalf("%s: %v", member, err)
+	}
+	return at
+}
+
 // liveKinds are the two kinds of live connections.
 var liveKinds = []string{"ws", "sse"}
 
@@ -368,9 +379,13 @@ func TestEachEventHasItsName(t *testing.T) {
 				e := startEdge(t, o, nil)
 				token, id := o.ticketAt(t, 1)
 				c := e.live(kind, token, id)
-				c.next()
+				first := c.next()
 				o.log("acme.sale", test.happens(o)...)
-				if got := c.next(); got.name != test.event || got.status["state"] != test.state {
+				got := c.next()
+				if later := got.time(t, "now").Sub(first.time(t, "now")); later > 8*time.Second {
+					t.Errorf("told after %v, as who hears nothing is told anyway", later)
+				}
+				if got.name != test.event || got.status["state"] != test.state {
 					t.Errorf("got %s with state %v, want %s with state %s", got.name, got.status["state"], test.event, test.state)
 				}
 				if !test.out {

@@ -122,3 +122,25 @@ func TestFarBlocksAreLeftAlone(t *testing.T) {
 		t.Error("the far block was not looked at, though its fan must hear")
 	}
 }
+
+// TestWhoComesIsReckonedWith: a block in which nobody waited is looked at when somebody has come.
+func TestWhoComesIsReckonedWith(t *testing.T) {
+	l := &someLine{done: make([]bool, 3*blockSize)}
+	h := New(1000, time.Second, slog.New(slog.DiscardHandler))
+	line := h.NewLine(nil)
+	inside, waiting := &Conn{Fan: Fan{Position: 2100}, line: line}, &Conn{Fan: Fan{Position: 2200}, line: line}
+	inside.ahead.Store(NoAhead)
+	line.add(inside)
+	line.Advance(l, false)
+	waiting.ahead.Store(l.Ahead(2200))
+	line.add(waiting)
+	h.start = h.start.Add(-pace)
+	l.mark = 500
+	line.Advance(l, false)
+	if waiting.wants.Load()&wantTell == 0 {
+		t.Error("who came was not marked when the line had moved by 500")
+	}
+	if inside.wants.Load() != 0 {
+		t.Error("who does not wait was marked")
+	}
+}
