@@ -128,7 +128,7 @@ func (d *Demo) compose(listeners []net.Listener, logger *slog.Logger) error {
 	}
 	clusterSecret, userHashKey := rand.Text()+rand.Text(), rand.Text()+rand.Text()
 	d.edge = &edge.Server{
-		Config: edge.Config{Listen: d.options.Edge, WhenStale: edge.FailClosed},
+		Config: edge.Config{Listen: d.options.Edge, WhenStale: edge.FailClosed, MoveSeconds: 1},
 		Origin: &wire.Client{Origins: []string{originURL}, Secret: clusterSecret},
 		Logger: logger.With("part", "edge"),
 	}
