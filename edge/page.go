@@ -21,7 +21,7 @@ const longestReturn = 2048
 // getPage answers GET /wait/{queue}. The page is the same for everybody; what is checked here is
 // that the address it was called with leads back to the queue's own shop.
 func (s *Server) getPage(ctx *fasthttp.RequestCtx) error {
-	secureHeaders(ctx)
+	s.secureHeaders(ctx)
 	snap, err := s.ready()
 	if err != nil {
 		ctx.Response.Header.Set("Refresh", "3")
@@ -91,15 +91,15 @@ func (s *Server) getAsset(ctx *fasthttp.RequestCtx) error {
 	if asset == nil {
 		return errNotFound
 	}
-	secureHeaders(ctx)
+	s.secureHeaders(ctx)
 	asset.answer(ctx, "public, max-age=300")
 	return nil
 }
 
 // secureHeaders are those of everything that a browser shows or runs.
-func secureHeaders(ctx *fasthttp.RequestCtx) {
+func (s *Server) secureHeaders(ctx *fasthttp.RequestCtx) {
 	h := &ctx.Response.Header
-	h.Set(fasthttp.HeaderContentSecurityPolicy, web.ContentSecurityPolicy)
+	h.Set(fasthttp.HeaderContentSecurityPolicy, web.ContentSecurityPolicy(s.publicURL))
 	h.Set(fasthttp.HeaderReferrerPolicy, "no-referrer")
 	h.Set(fasthttp.HeaderXContentTypeOptions, "nosniff")
 	h.Set(fasthttp.HeaderXFrameOptions, "DENY")

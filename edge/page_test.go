@@ -66,7 +66,7 @@ func TestPage(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"Content-Type":            "text/html; charset=utf-8",
-		"Content-Security-Policy": web.ContentSecurityPolicy,
+		"Content-Security-Policy": web.ContentSecurityPolicy(e.PublicURL()),
 		"Referrer-Policy":         "no-referrer",
 		"X-Content-Type-Options":  "nosniff",
 		"X-Frame-Options":         "DENY",

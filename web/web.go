@@ -11,13 +11,19 @@ package web
 import (
 	"embed"
 	"path"
+	"strings"
 )
 
-// ContentSecurityPolicy is the value of the header that belongs on the page and its assets. The
-// page needs no inline script, no inline style and nobody else's host. It is not to be framed:
-// a frame could trick a fan into leaving the line, and an app's webview is no frame.
-const ContentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; " +
-	"connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+// ContentSecurityPolicy is the value of the header that belongs on the page and its assets, of an
+// edge that fans reach at publicURL (http or https, without a path). The page needs no inline
+// script, no inline style and nobody else's host. It is not to be framed: a frame could trick a fan
+// into leaving the line, and an app's webview is no frame. Safari did not count a WebSocket to the
+// same host as 'self' before version 16 (WebKit bug 235873), so that one is named.
+func ContentSecurityPolicy(publicURL string) string {
+	return "default-src 'none'; script-src 'self'; style-src 'self'; " +
+		"connect-src 'self' ws" + strings.TrimPrefix(publicURL, "http") + "; " +
+		"img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+}
 
 //go:embed page.html
 var page []byte

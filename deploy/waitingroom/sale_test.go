@@ -11,13 +11,16 @@ import (
 )
 
 // A phone whose clock is an hour fast at first, and then is put back by two: the countdown, the
-// opening and what follows go by the server's clock. The page's own questions can be held back.
+// opening and what follows go by the server's clock. The page polls, as its network knows no live
+// connections; its questions can be held back.
 const wrongClock = `
 	const now = Date.now, send = window.fetch;
 	window.wrong = 3600_000;
 	Date.now = () => now() + window.wrong;
 	let asked = 0;
+	window.WebSocket = undefined;
 	window.fetch = async (path, options) => {
+		if (path.endsWith('/events')) return new Response('', {status: 502});
 		if (path.startsWith('/tickets/') && options.method === 'GET' && (asked += 1) > 1 && window.holdBack) {
 			await new Promise((resolve) => { window.letGo = resolve; });
 		}

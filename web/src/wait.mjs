@@ -1,17 +1,21 @@
 // The waiting page: one loop that does the next thing that its place in line needs, and shows
-// what it knows. The ticket itself stays in a cookie that no script can read.
+// what it knows. It polls while no live connection tells it how the line moves. The ticket itself
+// stays in a cookie that no script can read.
 
 import {
   asksForClick, fromStorage, handOverAddress, hasLeft, isOut, measureOffset, newMemory, pollDelay,
   queueOfPath, receive, retryDelay, returnAddress, toStorage, userMark, userTokenOf, wantsSession,
   withoutUserToken,
 } from './line.mjs';
+import { Live } from './stream.mjs';
 import { languages } from './texts.mjs';
 import { announce, silence, view } from './view.mjs';
 
 const REQUEST_TIMEOUT = 10_000;
 // How long the shop may take to answer before the page offers to try again by hand.
 const HAND_OVER_PATIENCE = 15_000;
+// Within how many seconds to open a live connection after joining, and to poll after losing it.
+const SOON = 5;
 
 const texts = languages.en;
 const queue = queueOfPath(location.pathname);
@@ -42,6 +46,20 @@ let handing = false;
 let timer = 0;
 let busy = false;
 let again = false;
+let kept = null; // what this page wrote into the storage last
+
+const live = new Live({
+  origin: location.origin,
+  WebSocket: window.WebSocket,
+  fetch: (path, options) => window.fetch(path, options),
+  locks: navigator.locks,
+  clocks: () => [performance.now(), Date.now()],
+  serverNow,
+  random: Math.random,
+  online: () => navigator.onLine !== false,
+  tell: hear,
+  ended: pollAgain,
+});
 
 /** The server cannot answer now, or cannot be reached: the same is tried again later. */
 class Trouble extends Error {
@@ -96,7 +114,7 @@ async function next() {
   if (isOut(memory.status)) return null;
   if (!memory.ticketId) return join();
   if (wantsSession(memory.status, { visible: visible(), clickOnly, clicked })) return claim();
-  return poll();
+  return live.kind() ? null : poll();
 }
 
 /** Joins, or comes back to the place that the cookie, or the user, has already. */
@@ -162,7 +180,41 @@ function take(status) {
   keep();
   if (isOut(memory.status)) return null;
   if (wantsSession(memory.status, { visible: visible(), clickOnly, clicked })) return 0;
-  return pollDelay(status.pollAfterSeconds, Math.random());
+  return live.kind() ? null : pollDelay(status.pollAfterSeconds, Math.random());
+}
+
+/** Takes in a status that the live connection told; nothing needs to be polled then. */
+function hear(status) {
+  joinsInDoubt = 0;
+  // It was sent before it came, so the server's clock is at least there.
+  offset = Math.max(offset, (Date.parse(status.now) || 0) - performance.now());
+  const delay = take(status);
+  if (delay === 0 && !trouble) step();
+  if (delay === null && !leaving) {
+    trouble = null;
+    attempt = 0;
+    schedule(null);
+  }
+  attend();
+}
+
+/** The live connection has ended; unless the polls go on anyway, there is a next one. */
+function pollAgain(ask) {
+  if (trouble || ask === 'later') return;
+  schedule(ask === 'now' ? 0 : Math.random() * Math.min(pace(), SOON * 1000));
+}
+
+/** Sees to the live connection, which is wanted while there is a place in line, and to the screen. */
+function attend() {
+  const { ticketId, status } = memory;
+  const wanted = ticketId && status && !isOut(status) && !problem && !handing && !leaving;
+  live.run(wanted ? ticketPath() : null, Math.min(pace() / 2, SOON * 1000));
+  show();
+}
+
+/** Milliseconds between polls: who is far from the front has more time for everything. */
+function pace() {
+  return 1000 * ((memory.status && memory.status.pollAfterSeconds) || 1);
 }
 
 /**
@@ -205,8 +257,13 @@ function handOver(sessionToken) {
   location.replace(handOverAddress(target, sessionToken));
 }
 
-async function step() {
+function schedule(delay) {
   clearTimeout(timer);
+  if (delay !== null) timer = setTimeout(step, delay);
+}
+
+async function step() {
+  schedule(null);
   if (busy) {
     again = true;
     return;
@@ -225,14 +282,15 @@ async function step() {
   } finally {
     busy = false;
   }
-  show();
   if (again && !trouble) delay = 0;
   again = false;
-  if (delay !== null) timer = setTimeout(step, delay);
+  schedule(delay);
+  attend();
 }
 
 /** Something happened that is worth asking at once for; a server that asked for a pause gets it. */
 function wake() {
+  live.wake();
   if (trouble !== 'crowded') step();
   show();
 }
@@ -258,8 +316,11 @@ function readStorage() {
 }
 
 function keep() {
+  const text = toStorage(memory);
+  if (text === kept) return; // a live connection tells more than that changes
+  kept = text;
   try {
-    localStorage.setItem(storageKey, toStorage(memory));
+    localStorage.setItem(storageKey, text);
   } catch {
     // as above
   }
@@ -278,6 +339,7 @@ function show() {
   };
   const v = view(memory, env, texts);
   if (document.body.dataset.state !== v.key) document.body.dataset.state = v.key;
+  if (document.body.dataset.live !== live.kind()) document.body.dataset.live = live.kind();
   if (document.title !== v.pageTitle) document.title = v.pageTitle;
   put('shop', v.shop && texts.atShop(v.shop));
   put('title', v.title);
@@ -346,7 +408,16 @@ function prepare() {
     if (visible()) wake();
     else show();
   });
-  window.addEventListener('online', wake);
+  window.addEventListener('online', () => {
+    live.online();
+    wake();
+  });
+  window.addEventListener('offline', () => {
+    live.offline();
+    wake();
+  });
+  // A page with an open connection could not be kept for the way back.
+  window.addEventListener('pagehide', () => live.close());
   window.addEventListener('pageshow', (event) => {
     if (!event.persisted) return;
     // Somebody came back from the shop: do not send them there again unasked.
@@ -354,7 +425,7 @@ function prepare() {
     clickOnly = true;
     wake();
   });
-  setInterval(show, 1000);
+  setInterval(attend, 1000);
 }
 
 if (userToken) history.replaceState(null, '', location.pathname + location.search + withoutUserToken(location.hash));
