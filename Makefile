@@ -3,7 +3,7 @@
 GO ?= go
 
 .DEFAULT_GOAL := help
-.PHONY: help run build web test lint fmt bench microbench fire soak siege fuzz chaos agree sim needs
+.PHONY: help run build web test lint fmt bench microbench fire soak siege fuzz chaos agree sim pictures needs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ fuzz: ## fuzz all parsers for ten million executions; what they find interesting
 
 web: ## bundle the page's scripts and style from web/src into web/assets, which is embedded
 	$(GO) generate ./web
+
+pictures: needs ## keep a picture of every view of the page, in two widths and both colour schemes, in bin/pictures
+	@mkdir -p bin/pictures
+	$(GO) test -count 1 -run '^TestEveryViewFitsItsScreen$$' ./deploy/waitingroom -artifacts -outputdir $(CURDIR)/bin/pictures
 
 needs: ## install what the tests need besides Go, or say what is missing
 	@.ci/needs
