@@ -15,6 +15,12 @@ import (
 // startDemo runs the whole waiting room on free ports until the test ends.
 func startDemo(t *testing.T, change func(*Options)) Access {
 	t.Helper()
+	_, a := runDemo(t, change)
+	return a
+}
+
+func runDemo(t *testing.T, change func(*Options)) (*Demo, Access) {
+	t.Helper()
 	o := DefaultOptions()
 	o.Edge, o.Origin, o.Shop, o.OtherShop = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
 	o.Capacity = 1
@@ -39,7 +45,7 @@ func startDemo(t *testing.T, change func(*Options)) Access {
 	})
 	select {
 	case a := <-ready:
-		return a
+		return demo, a
 	case err := <-ended:
 		ended <- nil
 		t.Fatalf("start demo: %v", err)

@@ -204,10 +204,14 @@ function pollAgain(ask) {
   schedule(ask === 'now' ? 0 : Math.random() * Math.min(pace(), SOON * 1000));
 }
 
-/** Sees to the live connection, which is wanted while there is a place in line, and to the screen. */
+/**
+ * Sees to the screen and to the live connection, which is wanted until the fan is in the shop: of
+ * who is there an edge has nothing to tell for many minutes, which would look like silence.
+ */
 function attend() {
   const { ticketId, status } = memory;
-  const wanted = ticketId && status && !isOut(status) && !problem && !handing && !leaving;
+  const wanted = ticketId && status && !isOut(status) && status.state !== 'active'
+    && !problem && !handing && !leaving;
   live.run(wanted ? ticketPath() : null, Math.min(pace() / 2, SOON * 1000));
   show();
 }
