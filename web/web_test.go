@@ -74,6 +74,18 @@ func TestPageKeepsItsPolicy(t *testing.T) {
 	}
 }
 
+// Not every Safari in use counts a WebSocket to the same host as 'self'.
+func TestPolicyNamesTheWebSocket(t *testing.T) {
+	for publicURL, want := range map[string]string{
+		"https://wait.example":  "; connect-src 'self' wss://wait.example; ",
+		"http://127.0.0.1:8080": "; connect-src 'self' ws://127.0.0.1:8080; ",
+	} {
+		if got := ContentSecurityPolicy(publicURL); !strings.Contains(got, want) {
+			t.Errorf("ContentSecurityPolicy(%q): got %q; want %q in it", publicURL, got, want)
+		}
+	}
+}
+
 func TestPageLoadsOnlyAssetsThatExist(t *testing.T) {
 	loaded := regexp.MustCompile(`/assets/([\w.-]+)`).FindAllSubmatch(Page(), -1)
 	if len(loaded) == 0 {

@@ -321,3 +321,29 @@ func TestPagesMoveFromAnEdgeThatStops(t *testing.T) {
 		t.Errorf("got %d joins; want 2", got)
 	}
 }
+
+// Without WebSockets one tab of a browser hears events, and the others poll, since a browser opens six
+// connections to a host at most. When that one is gone, another takes its turn.
+func TestOneTabHoldsTheStreamOfEvents(t *testing.T) {
+	t.Parallel() // it mostly waits
+	r := startRoom(t, 4, 1)
+	r.proxy.block("ws")
+	first := newFan(t, startBrowser(t))
+	first.inject(watchLine)
+	first.open(waitingPage(r.Access, r.Shop+"/"))
+	first.waitLive("sse")
+	second := first.another()
+	second.inject(watchLine)
+	ws := r.proxy.asked("ws")
+	second.open(waitingPage(r.Access, r.Shop+"/"))
+	r.proxy.waitAsked(t, "ws", ws)
+	r.move(t, first)
+	second.waitFor("the line to move", "document.getElementById('ahead').textContent === '3'")
+	if got := r.proxy.asked("events"); got != 1 {
+		t.Errorf("got %d streams of events; want one", got)
+	}
+	first.open(r.Edge + "/healthz")
+	second.comeBack()
+	r.move(t, second)
+	second.checkPlaces(6)
+}

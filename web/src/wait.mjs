@@ -206,12 +206,13 @@ function pollAgain(ask) {
 
 /**
  * Sees to the screen and to the live connection, which is wanted until the fan is in the shop: of
- * who is there an edge has nothing to tell for many minutes, which would look like silence.
+ * who is there an edge has nothing to tell for many minutes, which would look like silence. Where
+ * edges leave the polls to a cache, they do not want to hold a connection for each fan either.
  */
 function attend() {
   const { ticketId, status } = memory;
   const wanted = ticketId && status && !isOut(status) && status.state !== 'active'
-    && !problem && !handing && !leaving;
+    && !problem && !handing && !leaving && shop && shop.polling !== 'cached';
   live.run(wanted ? ticketPath() : null, Math.min(pace() / 2, SOON * 1000));
   show();
 }
