@@ -22,6 +22,15 @@ const (
 	FailClosed = "fail-closed" // answers 503
 )
 
+// How the waiting page polls where it holds no live connection.
+const (
+	// PollingDirect asks for the fan's own status every time.
+	PollingDirect = "direct"
+	// PollingCached reads the queue's public state, which a cache in front of the edges can answer,
+	// and asks for the own status once a turn and when the turn may have come.
+	PollingCached = "cached"
+)
+
 // Config is an edge's configuration file. Unknown keys are refused.
 type Config struct {
 	// Listen is the address that fans and backends reach, host:port; port 0 takes a free one.
@@ -46,6 +55,12 @@ type Config struct {
 	// none. Without any, an edge that serves no TLS itself knows no client's address, and does
 	// without limits.joinsPerAddress.
 	TrustedProxies []string `yaml:"trustedProxies"`
+	// Polling is how waiting pages poll: direct asks this edge for the fan's own status every time;
+	// cached reads the public state of the queue, which is the same for everybody, and asks for the
+	// own status once a turn and when the turn may have come. Only for edges with a cache or CDN in
+	// front, which answers GET /queues/{queue}/state for a second; alike on all edges. Pages learn it
+	// when they load. Default direct.
+	Polling string `yaml:"polling"`
 	// MaxStaleSeconds is how old the list of revocations may be before WhenStale applies, in
 	// seconds. 1 to 86400; default 60.
 	MaxStaleSeconds int `yaml:"maxStaleSeconds"`
@@ -246,6 +261,12 @@ func (c *Config) check() []error {
 		if _, err := netip.ParsePrefix(proxy); err != nil {
 			report("trustedProxies[%d]: a network such as 10.0.0.0/8 is required", i)
 		}
+	}
+	if c.Polling == "" {
+		c.Polling = PollingDirect
+	}
+	if c.Polling != PollingDirect && c.Polling != PollingCached {
+		report("polling: %s or %s is required", PollingDirect, PollingCached)
 	}
 	if c.WhenStale != FailOpen && c.WhenStale != FailClosed {
 		report("whenStale: %s or %s is required", FailOpen, FailClosed)

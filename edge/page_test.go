@@ -137,7 +137,7 @@ func TestAssets(t *testing.T) {
 func TestPublicDescription(t *testing.T) {
 	e := startEdge(t, newScripted(t), nil)
 	got := e.do("GET", "/queues/acme.sale", nil, "")
-	want := `{"id":"acme.sale","state":"open","identity":"optional","branding":{"name":"Acme"},"locale":"en","returnOrigins":["https://shop.example"]}`
+	want := `{"id":"acme.sale","state":"open","identity":"optional","branding":{"name":"Acme"},"locale":"en","returnOrigins":["https://shop.example"],"polling":"direct"}`
 	if got.status != http.StatusOK || got.body != want {
 		t.Errorf("description: got %d %s, want 200 %s", got.status, got.body, want)
 	}

@@ -38,7 +38,8 @@ func (s *Server) getQueue(ctx *fasthttp.RequestCtx) error {
 		Branding      queue.Branding `json:"branding"`
 		Locale        string         `json:"locale"`
 		ReturnOrigins []string       `json:"returnOrigins"`
-	}{l.id, settings.State, opensAt, settings.Identity, settings.Branding, settings.Locale, origins})
+		Polling       string         `json:"polling"`
+	}{l.id, settings.State, opensAt, settings.Identity, settings.Branding, settings.Locale, origins, s.Config.Polling})
 }
 
 // stateDocument is a view's public state as of one second: the rate depends on the time, and

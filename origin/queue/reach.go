@@ -58,13 +58,26 @@ func (s Settings) Measured(was Settings, v *View) Settings {
 // likelySoldOut reports whether what remains will likely not reach a waiting position: all who have
 // a slot, are owed one or stand before it would take theirs first.
 func (v *View) likelySoldOut(position, ahead uint64) bool {
-	reach := v.Settings.Notes.Measure.Reach
-	if reach == 0 {
-		return false
-	}
-	before := uint64(v.Ended+v.Sessions+v.Offers+v.Owed) + ahead
+	from, known := v.reachEnds()
 	if position <= v.Watermark {
-		before-- // it is one of the owed itself
+		from++ // it is one of the owed itself
 	}
-	return before >= uint64(reach)
+	return known && int64(ahead) >= from
+}
+
+// reachEnds is the number of those ahead from which on what remains will likely not reach.
+func (v *View) reachEnds() (ahead int64, known bool) {
+	reach := v.Settings.Notes.Measure.Reach
+	return int64(reach) - int64(v.Ended+v.Sessions+v.Offers+v.Owed), reach != 0
+}
+
+// likelySoldOutFrom is the same for the public state. It is told once it concerns somebody, the next
+// to join at the latest: so it gives away no more of what remains than the fans' own statuses do.
+func (v *View) likelySoldOutFrom() *int64 {
+	from, known := v.reachEnds()
+	if !known || from > int64(v.Ahead(v.Issued+1)) {
+		return nil
+	}
+	from = max(from, -1) // concerns everybody
+	return &from
 }

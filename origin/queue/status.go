@@ -116,35 +116,3 @@ func (v *View) statusInLine(position uint64, now time.Time, s *Status) {
 func Seq(generation string, entry uint64) string {
 	return generation + "." + strconv.FormatUint(entry, 10)
 }
-
-// Summary is the public state of a queue: the same for everybody, and enough to compute anyone's
-// Ahead.
-type Summary struct {
-	QueueState    State  `json:"queueState"`
-	Watermark     uint64 `json:"watermark"`
-	Issued        uint64 `json:"issued"`
-	Waiting       int    `json:"waiting"`
-	Owed          int    `json:"owed"`
-	RatePerMinute int    `json:"ratePerMinute"`
-	FirstBlock    uint64 `json:"firstBlock"`
-	Blocks        []int  `json:"blocks"`
-	Bits          []byte `json:"bits"` // base64
-	// Estimate turns Ahead into a wait; null while there is no measure.
-	Estimate *Curve `json:"estimate"`
-	Turn     uint64 `json:"turn"`
-	Seq      string `json:"seq"`
-	// Stale says that the edge has lost contact with the origin and tells its last knowledge.
-	Stale bool      `json:"stale"`
-	Now   time.Time `json:"now"`
-}
-
-// Summary computes the public state at a moment.
-func (v *View) Summary(now time.Time) Summary {
-	firstBlock, counts, bits := v.Blocks()
-	return Summary{
-		QueueState: v.Settings.State, Watermark: v.Watermark, Issued: v.Issued,
-		Waiting: v.Waiting, Owed: v.Owed, RatePerMinute: v.RatePerMinute(now),
-		FirstBlock: firstBlock, Blocks: counts, Bits: bits, Estimate: v.curve(),
-		Turn: v.Turn, Seq: v.seq, Now: now,
-	}
-}

@@ -22,6 +22,9 @@ const (
 	longestOpening    = 24 * time.Second
 	// longestPoll bounds pollAfterSeconds also where the turn would allow more.
 	longestPoll = 30 * time.Second
+	// longestUnasked bounds how long somebody who goes by the public state goes without asking for the
+	// own status, where the turn would allow more: what another device does is only told there.
+	longestUnasked = 5 * time.Minute
 )
 
 // TurnLength is the unit in which absence is counted: hold / 30, in whole milliseconds, at least
@@ -83,7 +86,14 @@ func PollAfter(state TicketState, ahead uint64, ratePerMinute int, turn time.Dur
 	return max(min(wait, most).Truncate(time.Second), time.Second)
 }
 
-// PollBeforeOpening is the same while the queue is yet to open: the last poll falls due after the
+// SightAfter is how long after asking for the own status somebody who goes by the public state has to
+// ask again: 0.8 of a turn, so that every time comes within the turn after the last. It is a whole
+// number of seconds, at least one.
+func SightAfter(turn time.Duration) time.Duration {
+	return max(min(turn*8/10, longestUnasked).Truncate(time.Second), time.Second)
+}
+
+// PollBeforeOpening is PollAfter while the queue is yet to open: the last poll falls due after the
 // opening, the first in line first, so that not everybody asks in the same second and all hear of it
 // soon, those first whose offers run. issued is the highest position. An opening that is late is
 // asked for soon at first, and then less and less often.

@@ -34,6 +34,15 @@ export function isOlder(seq, than) {
 const BLOCK = 1024;
 
 /**
+ * 1 while a position beyond the watermark is not done, 0 when it is, by the public state; null in
+ * later blocks, which are not told bit by bit.
+ */
+export function bitAt(state, position) {
+  const n = position - state.firstBlock;
+  return n >= BLOCK ? null : (atob(state.bits).charCodeAt(n >> 3) >> (n & 7)) & 1;
+}
+
+/**
  * How many are ahead of a position, by the public state: exact in the block of the watermark,
  * elsewhere an upper bound, as queue.View.Ahead computes it. Both are tested by the same vectors.
  */

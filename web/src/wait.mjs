@@ -2,6 +2,7 @@
 // what it knows. It polls while no live connection tells it how the line moves. The ticket itself
 // stays in a cookie that no script can read.
 
+import { asked, hasRead, newAsking, readsState, statusIn, untilSighting } from './cached.mjs';
 import {
   asksForClick, fromStorage, handOverAddress, hasLeft, isOut, measureOffset, newMemory, pollDelay,
   queueOfPath, receive, retryDelay, returnAddress, toStorage, userMark, userTokenOf, wantsSession,
@@ -37,6 +38,7 @@ let target = null; // where the fan goes in the shop
 let problem = queue ? null : 'missing';
 let trouble = null;
 let attempt = 0;
+let ownStatus = newAsking(); // when it was asked for, which matters where a cache answers the polls
 let joinsInDoubt = 0; // joins since an answer last proved that the cookie comes back
 let clickOnly = asksForClick(location.hash);
 let clicked = false;
@@ -80,7 +82,7 @@ async function ask(method, path, body) {
       method,
       headers: body ? { 'Content-Type': 'application/json' } : {},
       body: body && JSON.stringify(body),
-      cache: method === 'GET' && path.startsWith('/queues/') ? 'default' : 'no-store',
+      cache: method === 'GET' && path.startsWith('/queues/') ? 'no-cache' : 'no-store',
       credentials: 'same-origin',
       redirect: 'error',
       signal: stop.signal,
@@ -90,7 +92,8 @@ async function ask(method, path, body) {
     }
     const text = await response.text();
     const answer = { code: response.status, body: text === '' ? {} : JSON.parse(text) };
-    const measured = measureOffset(answer.body.now, sentAt, performance.now());
+    // What a cache answers was true some time ago.
+    const measured = path.endsWith('/state') ? null : measureOffset(answer.body.now, sentAt, performance.now());
     if (measured !== null) offset = measured;
     return answer;
   } catch (error) {
@@ -126,6 +129,7 @@ async function join() {
     case 201:
       joinsInDoubt += 1;
       memory = { ...newMemory(), ticketId: answer.body.ticketId, user };
+      ownStatus = asked(ownStatus, serverNow(), Math.random());
       return take(answer.body);
     case 410:
       return fail('closed');
@@ -140,9 +144,19 @@ async function join() {
 }
 
 async function poll() {
+  if (shop.polling === 'cached' && readsState(ownStatus, memory.status, serverNow())) {
+    const answer = await ask('GET', `/queues/${queue}/state`);
+    const told = answer.code === 200 ? statusIn(answer.body, memory.status, serverNow()) : null;
+    if (told) {
+      ownStatus = hasRead(ownStatus, answer.body);
+      const delay = take(told);
+      return delay && Math.min(delay, untilSighting(ownStatus, serverNow()));
+    }
+  }
   const answer = await ask('GET', ticketPath());
   if (answer.code !== 200) return forgotten();
   joinsInDoubt = 0;
+  ownStatus = asked(ownStatus, serverNow(), Math.random());
   return take(answer.body);
 }
 
