@@ -21,7 +21,7 @@ func TestExampleConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if example.Limits != least.Limits || example.MaxStaleSeconds != least.MaxStaleSeconds {
+	if example.Limits != least.Limits || example.MaxStaleSeconds != least.MaxStaleSeconds || example.Polling != least.Polling {
 		t.Errorf("example: got %+v, want the defaults %+v", example.Limits, least.Limits)
 	}
 }
@@ -58,6 +58,7 @@ origins: ["http://origin.example", "https://user@origin.example", "origin"]
 clusterSecret: {file: a, env: b}
 trustedProxies: ["10.0.0.1"]
 whenStale: maybe
+polling: often
 maxStaleSeconds: -1
 drainSeconds: 1000
 moveSeconds: 301
@@ -69,7 +70,7 @@ tls: {certFile: a}
 	}
 	for _, want := range []string{
 		"listen:", "adminListen:", "publicURL:", "origins[0]:", "origins[1]:", "origins[2]:", "clusterSecret:",
-		"trustedProxies[0]:", "whenStale:", "maxStaleSeconds:", "drainSeconds:", "moveSeconds:", "limits.liveConnections:", "limits.liveUpgradesPerSecond:", "limits.connections:", "limits.bodyBytes:",
+		"trustedProxies[0]:", "whenStale:", "polling:", "maxStaleSeconds:", "drainSeconds:", "moveSeconds:", "limits.liveConnections:", "limits.liveUpgradesPerSecond:", "limits.connections:", "limits.bodyBytes:",
 		"limits.headerBytes:", "limits.gatheredJoins:", "limits.originCalls:", "limits.rememberedTokens:",
 		"limits.keptSightings:", "tls:", "limits.joinWaitMillis:", "limits.addressBitsIPv4:", "limits.addressBitsIPv6:",
 		"limits.rememberedAddresses:", "limits.readSeconds:", "limits.writeSeconds:", "limits.idleSeconds:",

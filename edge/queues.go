@@ -1,8 +1,12 @@
 package edge
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -42,13 +46,19 @@ func (s *Server) getQueue(ctx *fasthttp.RequestCtx) error {
 	}{l.id, settings.State, opensAt, settings.Identity, settings.Branding, settings.Locale, origins, s.Config.Polling})
 }
 
-// stateDocument is a view's public state as of one second: the rate depends on the time, and
-// now is the document's last member so that it can be left out of the tag.
+// stateTagStep is for how long a public state that does not change keeps its tag. A cache that is
+// told 304 goes on with the old document, and its readers see by its now whether it still reaches an
+// edge.
+const stateTagStep = 5 * time.Second
+
+// stateDocument is a view's public state as of one second, since the rate depends on the time.
 type stateDocument struct {
 	second int64
 	stale  bool
-	head   []byte // all but now and the closing brace
-	tag    string
+	plain  []byte
+	tag    string // without the closing quote
+	zip    sync.Once
+	zipped []byte // once zip is done
 }
 
 // makeStateDocument encodes a summary as encoding/json does.
@@ -59,9 +69,11 @@ func makeStateDocument(v *lineView, now time.Time, stale bool) (*stateDocument, 
 	if err != nil {
 		return nil, fmt.Errorf("encode state: %w", err)
 	}
-	tail := len(appendTimeMember(nil, `,"now":`, summary.Now)) + len("}")
-	head := whole[:len(whole)-tail]
-	return &stateDocument{now.Unix(), stale, head, entityTag(head)}, nil
+	// now is the last member.
+	others := whole[:len(whole)-len(appendTimeMember(nil, `,"now":`, summary.Now))-len("}")]
+	tag := entityTag(appendTime(bytes.Clone(others), now.Truncate(stateTagStep)))
+	tag = strings.TrimSuffix(tag, `"`)
+	return &stateDocument{second: now.Unix(), stale: stale, plain: whole, tag: tag}, nil
 }
 
 // getState answers GET /queues/{queue}/state, from which any cache can serve everybody.
@@ -83,19 +95,40 @@ func (s *Server) getState(ctx *fasthttp.RequestCtx) error {
 		view.doc.Store(doc)
 	}
 	allowAnyone(ctx)
+	doc.answer(ctx)
+	return nil
+}
+
+// answer answers with the document in the form that the reader takes, or with 304 to one that has it.
+// A million places make it some kilobytes, of which a quarter is left when compressed.
+func (d *stateDocument) answer(ctx *fasthttp.RequestCtx) {
+	zipped := ctx.Request.Header.HasAcceptEncoding("gzip")
+	tag := d.tag + `"`
+	if zipped {
+		tag = d.tag + `-gzip"`
+	}
 	h := &ctx.Response.Header
+	h.Set(fasthttp.HeaderVary, fasthttp.HeaderAcceptEncoding)
 	h.Set(fasthttp.HeaderCacheControl, "public, max-age=1")
-	h.Set(fasthttp.HeaderETag, doc.tag)
-	if matches(ctx, doc.tag) {
+	h.Set(fasthttp.HeaderETag, tag)
+	if matches(ctx, tag) {
 		ctx.SetStatusCode(fasthttp.StatusNotModified)
-		return nil
+		return
 	}
 	h.SetContentType("application/json")
-	b := make([]byte, 0, len(doc.head)+64)
-	b = append(b, doc.head...)
-	b = appendTimeMember(b, `,"now":`, now)
-	ctx.Response.SetBodyRaw(append(b, '}'))
-	return nil
+	if !zipped {
+		ctx.Response.SetBodyRaw(d.plain)
+		return
+	}
+	d.zip.Do(func() {
+		var b bytes.Buffer
+		w := gzip.NewWriter(&b)
+		_, _ = w.Write(d.plain) // to memory: cannot fail
+		_ = w.Close()
+		d.zipped = b.Bytes()
+	})
+	h.SetContentEncoding("gzip")
+	ctx.Response.SetBodyRaw(d.zipped)
 }
 
 // getJWKS answers GET /.well-known/jwks.json with the keys of session tokens.

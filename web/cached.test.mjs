@@ -58,8 +58,8 @@ test('the edge is asked when the turn may have come, and when the document says 
     ['another generation', { seq: 'h.1' }, {}, false],
     ['no seq', { seq: undefined }, {}, false],
     ['no time', { now: undefined }, {}, false],
-    ['the clock of the page has slept', { now: at(11) }, {}, false],
-    ['the clock of the page is late', { now: at(9) }, {}, true],
+    ['the clock of the page has slept', { now: at(16) }, {}, false],
+    ['the clock of the page is late', { now: at(14) }, {}, true],
   ];
   for (const [what, moreState, moreStatus, want] of cases) {
     assert.equal(cached.statusIn(state(moreState), status(moreStatus), now) !== null, want, what);
@@ -82,10 +82,10 @@ test('a document that is older than the place tells nothing of it', () => {
 });
 
 test('a document that a cache has kept for long is marked, and nobody asks more often for it', () => {
-  const old = state({ now: at(-11) });
+  const old = state({ now: at(-16) });
   assert.equal(cached.statusIn(old, status(), now).stale, true);
   assert.deepEqual(cached.statusIn(old, status({ seq: 'g.21' }), now), status({ seq: 'g.21', stale: true }));
-  assert.equal(cached.statusIn(state({ now: at(-9) }), status(), now).stale, false);
+  assert.equal(cached.statusIn(state({ now: at(-14) }), status(), now).stale, false);
   assert.equal(cached.statusIn(state({ stale: true }), status(), now).stale, true);
 });
 

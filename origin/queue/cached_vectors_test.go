@@ -35,7 +35,7 @@ type cachedLine struct {
 	issued, was, watermark uint64 // was is the watermark then
 	wasState, state        queue.State
 	done                   queue.Positions
-	rate, remaining, reach int
+	rate, reach            int
 	opensIn                time.Duration
 	hold                   time.Duration
 	estimate               *queue.Estimate

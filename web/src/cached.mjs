@@ -9,8 +9,9 @@ const SECOND = 1000;
 const NANO = 1e9;
 const LONGEST_POLL = 30;
 // How far the times of a document and of the page may lie apart. One that is older comes from a cache
-// that reaches no edge any more; one that is newer shows that the page's clock has slept.
-const TRUST = 10 * SECOND;
+// that reaches no edge any more (a good one is a second late, and five more where nothing changes);
+// one that is newer shows that the page's clock has slept.
+const TRUST = 15 * SECOND;
 
 /** What a page remembers of its asking: `at` is when it was last told its own status. */
 export function newAsking() {
