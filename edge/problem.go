@@ -24,6 +24,8 @@ type problem struct {
 	// retry asks for another try after some seconds, with jitter; no sooner than wait.
 	retry bool
 	wait  time.Duration
+	// public lets any cache keep the answer for a second.
+	public bool
 }
 
 func (p *problem) Error() string { return p.code }
@@ -47,6 +49,14 @@ func (p *problem) after(wait time.Duration) *problem {
 	return &again
 }
 
+// forCaches is the same problem where caches keep the good answer: one that may not keep that there
+// is no queue goes on answering with what it has of it.
+func (p *problem) forCaches() *problem {
+	again := *p
+	again.public = true
+	return &again
+}
+
 // What handlers answer with.
 var (
 	errNotFound         = refuse(fasthttp.StatusNotFound, "not_found", "There is nothing at this address.")
@@ -60,6 +70,7 @@ var (
 	errTooManyCalls     = busy("too_many_requests_waiting", "Too many requests wait for the origin; try again.")
 	errStopping         = busy("stopping", "This edge is being stopped; try again.")
 	errQueueNotFound    = refuse(fasthttp.StatusNotFound, "queue_not_found", "There is no such queue.")
+	errNoPublicQueue    = errQueueNotFound.forCaches()
 	errQueueClosed      = refuse(fasthttp.StatusGone, "queue_closed", "The queue is closed for good.")
 	errMediaType        = refuse(fasthttp.StatusUnsupportedMediaType, "unsupported_media_type", "Content-Type must be application/json.")
 	errBodyTooLarge     = refuse(fasthttp.StatusRequestEntityTooLarge, "body_too_large", "The body is over the limit.")
@@ -150,6 +161,9 @@ func (s *Server) answer(ctx *fasthttp.RequestCtx, p *problem) {
 	r.SetStatusCode(p.status)
 	r.Header.SetContentType("application/problem+json")
 	r.Header.Set(fasthttp.HeaderCacheControl, "no-store")
+	if p.public {
+		r.Header.Set(fasthttp.HeaderCacheControl, publicSecond)
+	}
 	switch {
 	case p.status == fasthttp.StatusUnauthorized:
 		r.Header.Set(fasthttp.HeaderWWWAuthenticate, "Bearer")

@@ -14,13 +14,25 @@ import (
 	"waitingroom/origin/queue"
 )
 
-// getQueue answers GET /queues/{queue}: what the page needs to know of a queue.
-func (s *Server) getQueue(ctx *fasthttp.RequestCtx) error {
+// publicSecond is the Cache-Control of what is the same for everybody and may be a second old.
+const publicSecond = "public, max-age=1"
+
+// publicLine finds the queue of a document that any cache may keep.
+func (s *Server) publicLine(ctx *fasthttp.RequestCtx) (*line, error) {
 	snap, err := s.ready()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	l, err := findLine(ctx, snap)
+	if err != nil {
+		return nil, errNoPublicQueue
+	}
+	return l, nil
+}
+
+// getQueue answers GET /queues/{queue}: what the page needs to know of a queue.
+func (s *Server) getQueue(ctx *fasthttp.RequestCtx) error {
+	l, err := s.publicLine(ctx)
 	if err != nil {
 		return err
 	}
@@ -78,11 +90,7 @@ func makeStateDocument(v *lineView, now time.Time, stale bool) (*stateDocument, 
 
 // getState answers GET /queues/{queue}/state, from which any cache can serve everybody.
 func (s *Server) getState(ctx *fasthttp.RequestCtx) error {
-	snap, err := s.ready()
-	if err != nil {
-		return err
-	}
-	l, err := findLine(ctx, snap)
+	l, err := s.publicLine(ctx)
 	if err != nil {
 		return err
 	}
@@ -109,7 +117,7 @@ func (d *stateDocument) answer(ctx *fasthttp.RequestCtx) {
 	}
 	h := &ctx.Response.Header
 	h.Set(fasthttp.HeaderVary, fasthttp.HeaderAcceptEncoding)
-	h.Set(fasthttp.HeaderCacheControl, "public, max-age=1")
+	h.Set(fasthttp.HeaderCacheControl, publicSecond)
 	h.Set(fasthttp.HeaderETag, tag)
 	if matches(ctx, tag) {
 		ctx.SetStatusCode(fasthttp.StatusNotModified)
