@@ -3,7 +3,7 @@
 GO ?= go
 
 .DEFAULT_GOAL := help
-.PHONY: help run build web test lint fmt bench microbench fire soak siege fuzz chaos agree sim pictures needs
+.PHONY: help run build web test lint fmt bench microbench fire soak siege fuzz chaos agree cached sim pictures needs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ chaos: needs ## forty faults of a Redis Cluster at random under a crowd. SEED=n 
 
 agree: needs ## 10,000 random sequences of calls on Redis and on the embedded store, which must agree. SEED=n repeats them
 	$(GO) test -count 1 -v -timeout 60m -run '^TestAgreesWithMemory$$' ./origin/store/redis -agree.sequences 10000 -rapid.shrinktime 3m -agree.seed $(or $(SEED),0)
+
+cached: needs ## 10,000 fans poll through nginx for four turns of a minute; what reaches the edges, kept in bench/results
+	$(GO) test -count 1 -v -timeout 60m -run '^TestPollingThroughACache$$' ./deploy -cached.fans 10000 -cached.seconds 240 -cached.hold 1800 -cached.results $(CURDIR)/bench/results
 
 fuzz: ## fuzz all parsers for ten million executions; what they find interesting is kept in testdata/fuzz
 	@GO="$(GO)" .ci/fuzz
