@@ -21,6 +21,7 @@ import (
 // Options are what the flags set.
 type Options struct {
 	Edge, Origin, Shop, OtherShop string // addresses, host:port
+	Polling                       string // the edge's setting
 
 	Crowd          int
 	Shopping, Away time.Duration
@@ -38,7 +39,7 @@ type Options struct {
 func DefaultOptions() Options {
 	return Options{
 		Edge: "127.0.0.1:8080", Origin: "127.0.0.1:8081", Shop: "127.0.0.1:8082", OtherShop: "127.0.0.1:0",
-		Shopping: 5 * time.Second, Away: 22 * time.Second,
+		Polling: edge.PollingDirect, Shopping: 5 * time.Second, Away: 22 * time.Second,
 		PurchaseWindow: 20 * time.Minute, Hold: 5 * time.Minute, Claim: time.Minute, MaxMissedOffers: 2,
 	}
 }
@@ -128,7 +129,7 @@ func (d *Demo) compose(listeners []net.Listener, logger *slog.Logger) error {
 	}
 	clusterSecret, userHashKey := rand.Text()+rand.Text(), rand.Text()+rand.Text()
 	d.edge = &edge.Server{
-		Config: edge.Config{Listen: d.options.Edge, WhenStale: edge.FailClosed, MoveSeconds: 1},
+		Config: edge.Config{Listen: d.options.Edge, WhenStale: edge.FailClosed, MoveSeconds: 1, Polling: d.options.Polling},
 		Origin: &wire.Client{Origins: []string{originURL}, Secret: clusterSecret},
 		Logger: logger.With("part", "edge"),
 	}

@@ -39,6 +39,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.StringVar(&o.Origin, "origin", o.Origin, "`address` of the origin: API for operators and shops")
 	flags.StringVar(&o.Shop, "shop", o.Shop, "`address` of the demo shop")
 	flags.StringVar(&o.OtherShop, "other-shop", o.OtherShop, "`address` of the second tenant's shop")
+	flags.StringVar(&o.Polling, "polling", o.Polling, "how the waiting page polls: direct, or cached, as behind a cache")
 	flags.IntVar(&o.Crowd, "crowd", o.Crowd, "`number` of simulated fans")
 	flags.DurationVar(&o.Shopping, "shopping", o.Shopping, "mean time that a simulated fan spends in the shop")
 	flags.DurationVar(&o.Away, "away", o.Away, "mean time after which a simulated fan comes again")
