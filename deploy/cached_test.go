@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -129,6 +130,7 @@ func TestPollingThroughACache(t *testing.T) {
 		t.Errorf("stats: got %s, want nobody expired, no offer missed and %d sessions", stats.raw, got.Claimed)
 	}
 	report := fmt.Sprintf(`%d fans poll through one nginx for %.0f s, after joining in %.1f s; a turn is %.1f s
+(they, nginx, two edges, an origin and Redis on the same %d processors)
                         fans sent   a second   reached the edges   a second
 public state            %9d   %8.1f   %17d   %8.2f
 own status              %9d   %8.1f   %17d   %8.1f
@@ -138,7 +140,7 @@ public state, bytes     %9d   (%.0f each, compressed)
 let in                  %9d
 from offer to knowing   p50 %.0f ms, p99 %.0f ms, longest %.0f ms
 longest between two sightings of a fan: %.1f s
-`, got.Fans, got.Seconds, got.JoiningSeconds, turn,
+`, got.Fans, got.Seconds, got.JoiningSeconds, turn, runtime.NumCPU(),
 		got.Sent["state"], float64(got.Sent["state"])/got.Seconds, stateRequests, float64(stateRequests)/elapsed,
 		got.Sent["ticket"], float64(got.Sent["ticket"])/got.Seconds, statusRequests, float64(statusRequests)/elapsed,
 		got.Why["sighting"], float64(got.Why["sighting"])/float64(got.Fans)/(got.Seconds/turn), got.Why["turn"],
