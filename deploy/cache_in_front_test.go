@@ -35,6 +35,7 @@ func TestCacheInFront(t *testing.T) {
 	}
 
 	t.Run("everybody gets the one public state", func(t *testing.T) {
+		in := in.within(t)
 		in.eventually(5*time.Second, "the cache has it", func() bool { return get(state).header.Get("X-Cache") == "HIT" })
 		plain, zipped := get(state), get(state, "Accept-Encoding: br, gzip")
 		unpacked, err := gzip.NewReader(strings.NewReader(zipped.raw))
@@ -82,7 +83,38 @@ func TestCacheInFront(t *testing.T) {
 		}
 	})
 
+	t.Run("edges that do not answer make nobody wait, and are not asked again meanwhile", func(t *testing.T) {
+		in := in.within(t)
+		// nginx answers the next request on a connection once the update that the last one began is done.
+		alone := from(t, "127.0.0.1")
+		alone.Transport.(*http.Transport).DisableKeepAlives = true
+		alone.Timeout = 5 * time.Second
+		read := func() answer { return in.requestBy(alone, "GET", front+state, "", nil) }
+		before, began := in.requests("state"), time.Now()
+		for _, p := range in.edges {
+			p.suspend()
+			defer p.resume()
+		}
+		in.eventually(10*time.Second, "the document is asked for anew", func() bool {
+			how := read().header.Get("X-Cache")
+			return how == "STALE" || how == "UPDATING"
+		})
+		for range 200 {
+			if got := read(); got.status != 200 || got.text("queueState") != "open" {
+				t.Fatalf("while no edge answers: got %d %s, want what the cache has", got.status, got.raw)
+			}
+		}
+		for _, p := range in.edges {
+			p.resume()
+		}
+		in.eventually(20*time.Second, "the cache is up to date again", func() bool { return read().header.Get("X-Cache") == "HIT" })
+		if asked, most := in.requests("state")-before, int(time.Since(began).Seconds())+3; asked > most {
+			t.Errorf("the edges were asked %d times, want at most %d", asked, most)
+		}
+	})
+
 	t.Run("the page and its files come through", func(t *testing.T) {
+		in := in.within(t)
 		page := get("/wait/"+queue+"?return=https://shop.example.com/", "Accept: text/html")
 		if page.status != 200 || !strings.Contains(page.raw, "/assets/wait.mjs") || page.header.Get("X-Cache") != "" {
 			t.Errorf("page: got %d %v, want 200 from an edge", page.status, page.header)
@@ -106,6 +138,7 @@ func TestCacheInFront(t *testing.T) {
 	})
 
 	t.Run("nothing of one fan's own is kept", func(t *testing.T) {
+		in := in.within(t)
 		join := func() (ticket, id string) {
 			got := in.requestBy(client, "POST", front+"/queues/"+queue+"/tickets", `{}`, []string{"X-API-Key: " + in.secretKey})
 			if got.status != 201 || got.header.Get("X-Cache") != "" {
@@ -160,6 +193,7 @@ func TestCacheInFront(t *testing.T) {
 	})
 
 	t.Run("the edges know the clients' addresses", func(t *testing.T) {
+		in := in.within(t)
 		join := func(client *http.Client, forged string) int {
 			return in.requestBy(client, "POST", front+"/queues/"+queue+"/tickets", `{}`, []string{"X-API-Key: " + in.publishableKey, "X-Forwarded-For: " + forged}).status
 		}
@@ -177,6 +211,7 @@ func TestCacheInFront(t *testing.T) {
 	})
 
 	t.Run("a queue that is deleted is gone, though all go on asking", func(t *testing.T) {
+		in := in.within(t)
 		gone := in.createQueue("over", `"capacity":1`)
 		url := in.url.origins[0] + "/queues/" + gone
 		in.eventually(5*time.Second, "the cache has its state", func() bool { return get("/queues/"+gone+"/state").header.Get("X-Cache") == "HIT" })
@@ -193,6 +228,7 @@ func TestCacheInFront(t *testing.T) {
 	})
 
 	t.Run("an edge that stops is passed over", func(t *testing.T) {
+		in := in.within(t)
 		in.edges[0].stop()
 		for range 20 {
 			if got := get("/queues/" + queue + "/tickets/none"); got.status != 404 {
@@ -204,6 +240,7 @@ func TestCacheInFront(t *testing.T) {
 	})
 
 	t.Run("without an origin the state is stale, without edges it is the last one", func(t *testing.T) {
+		in := in.within(t)
 		in.origins[0].stop()
 		in.eventually(20*time.Second, "the state says stale", func() bool {
 			got := get(state)

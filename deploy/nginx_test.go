@@ -89,6 +89,13 @@ func behindNginx(t *testing.T, as setup) (in *installation, front string, nginx 
 	return in, front, nginx
 }
 
+// within is the same installation for a part of the test.
+func (in *installation) within(t *testing.T) *installation {
+	part := *in
+	part.t = t
+	return &part
+}
+
 // requests counts what the edges have answered on a route.
 func (in *installation) requests(route string) (n int) {
 	in.t.Helper()
