@@ -22,9 +22,9 @@ const (
 	FailClosed = "fail-closed" // answers 503
 )
 
-// How the waiting page polls where it holds no live connection.
+// How the waiting page follows the line.
 const (
-	// PollingDirect asks for the fan's own status every time.
+	// PollingDirect asks for the fan's own status every time, where no live connection tells it.
 	PollingDirect = "direct"
 	// PollingCached reads the queue's public state, which a cache in front of the edges can answer,
 	// and asks for the own status once a turn and when the turn may have come.
@@ -57,9 +57,9 @@ type Config struct {
 	TrustedProxies []string `yaml:"trustedProxies"`
 	// Polling is how waiting pages poll: direct asks this edge for the fan's own status every time;
 	// cached reads the public state of the queue, which is the same for everybody, and asks for the
-	// own status once a turn and when the turn may have come. Only for edges with a cache or CDN in
-	// front, which answers GET /queues/{queue}/state for a second; alike on all edges. Pages learn it
-	// when they load. Default direct.
+	// own status once a turn and when the turn may have come, and opens no live connection. Only for
+	// edges with a cache or CDN in front, which answers GET /queues/{queue}/state for a second; alike
+	// on all edges. Pages learn it when they load. Default direct.
 	Polling string `yaml:"polling"`
 	// MaxStaleSeconds is how old the list of revocations may be before WhenStale applies, in
 	// seconds. 1 to 86400; default 60.

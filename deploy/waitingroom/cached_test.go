@@ -6,19 +6,21 @@ import (
 	"time"
 )
 
-// countAsked counts what the page asks for. It polls, as its network knows no live connections, and
-// its clock can be put forward.
+// countAsked counts what the page asks for, live connections among it. Its clock can be put forward.
 const countAsked = `
 	const send = window.fetch, mono = performance.now.bind(performance);
 	let skipped = 0;
 	performance.now = () => mono() + skipped;
 	window.skip = (seconds) => { skipped += 1000 * seconds; return true; };
-	window.WebSocket = undefined;
-	window.asked = {state: 0, ticket: 0};
+	window.asked = {state: 0, ticket: 0, live: 0};
+	window.WebSocket = new Proxy(window.WebSocket, {construct(Socket, how) {
+		window.asked.live += 1;
+		return new Socket(...how);
+	}});
 	window.fetch = (path, options) => {
-		if (path.endsWith('/events')) return Promise.resolve(new Response('', {status: 502}));
 		if (path.endsWith('/state')) window.asked.state += 1;
-		if (path.startsWith('/tickets/') && (!options || options.method === 'GET')) window.asked.ticket += 1;
+		if (path.endsWith('/events')) window.asked.live += 1;
+		else if (path.startsWith('/tickets/') && options.method === 'GET') window.asked.ticket += 1;
 		return send(path, options);
 	};`
 
@@ -62,6 +64,9 @@ func TestAFanWaitsBehindACache(t *testing.T) {
 		t.Errorf("asked for its own status %d times in a turn; want once", own)
 	}
 
+	if live := asked("live"); live != 0 {
+		t.Errorf("opened %d live connections; want none where a cache answers the polls", live)
+	}
 	if err := app.buy(t.Context(), session); err != nil {
 		t.Fatal(err)
 	}
