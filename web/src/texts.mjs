@@ -21,7 +21,7 @@ const en = {
   expiredMissed: { title: 'Your place has expired', lead: 'It was your turn, but nobody came in time. You can join again, at the end of the line.' },
   left: { title: 'You have left the line', lead: 'You can join again, at the end of the line.' },
   closed: { title: 'This line is closed', lead: 'The sale is over. Thank you for your patience.' },
-  taken: { title: 'This place is in use', lead: 'Somebody else has entered the shop with it. You can join again, at the end of the line.' },
+  taken: { title: 'This place is in use', lead: 'It belongs to somebody else. You can join again, at the end of the line.' },
   missing: { title: 'There is no such line', lead: 'Please go back to the shop and open it again.' },
   noReturn: { title: 'This address leads nowhere', lead: 'It names no page of the shop. Please go back to the shop and open it again.' },
   identity: { title: 'Please sign in first', lead: 'You stand in this line with your account. Please sign in at the shop; it brings you back here.' },
