@@ -55,7 +55,7 @@ func (c *Conn) compose(b []byte, w *writer) []byte {
 		switch {
 		case c.kind == serverSent && len(b) == before:
 			b = append(b, comment...)
-		case c.kind == webSocket && (len(b) == before || now-c.asked >= pingEvery):
+		case c.kind == webSocket && (wants&wantTell != 0 && len(b) == before || now-c.asked >= pingEvery):
 			b = append(b, pingFrame...)
 			c.asked = now
 		}

@@ -39,6 +39,9 @@ func (h *Hub) Sweep() {
 				dead = append(dead, c)
 				return
 			}
+			if c.kind == webSocket && silent > pingEvery {
+				c.mark(wantPing, false) // also where the line moves so fast that it is never refreshed
+			}
 			if quiet := now - time.Duration(c.told.Load()); quiet > refreshAfter {
 				left := int64((refreshWithin - quiet) / time.Second)
 				if left <= 0 || rand.Int64N(left) == 0 {

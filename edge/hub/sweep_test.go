@@ -107,6 +107,42 @@ func TestSilentSocketsAreDropped(t *testing.T) {
 	})
 }
 
+// TestSocketsInAMovingLineAreKept: who hears of every move, and is never told again for lack of news,
+// is asked for a sign of life all the same, and not more often than others.
+func TestSocketsInAMovingLineAreKept(t *testing.T) {
+	swept(t, &counting{}, func(h *Hub, l *Line) {
+		conn := pipe(l, webSocket)
+		defer conn.Close()
+		c := &client{Conn: conn, t: t, socket: true, in: bufio.NewReader(conn)}
+		quiet := make(chan struct{})
+		defer close(quiet)
+		go func() {
+			for {
+				select {
+				case <-time.After(2 * time.Second):
+					l.TellAll(false)
+				case <-quiet:
+					return
+				}
+			}
+		}()
+		asked := 0
+		for since := time.Now(); time.Since(since) < 5*time.Minute; {
+			opcode, payload, err := c.readFrame()
+			if err != nil {
+				t.Fatalf("after %v, asked %d times: %v", time.Since(since), asked, err)
+			}
+			if opcode == 9 {
+				asked++
+				c.send(frame(0x8A, string(payload)))
+			}
+		}
+		if asked < 8 || asked > 11 {
+			t.Errorf("asked %d times in five minutes, want about every 30 s", asked)
+		}
+	})
+}
+
 // TestAClientThatDoesNotClose is closed.
 func TestAClientThatDoesNotClose(t *testing.T) {
 	swept(t, &counting{}, func(h *Hub, l *Line) {
