@@ -1,29 +1,35 @@
 package hub
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"errors"
+	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // Drop is why a connection ended.
 type Drop uint8
 
 // The reasons; there are no others.
 const (
-	dropNone      Drop = iota // it goes on
-	DropOut                   // the ticket is out, and its last event was told
-	DropGone                  // the client closed, or its network did
-	DropProtocol              // what the client sent is not WebSocket
-	DropUnwelcome             // binary, too long or not UTF-8
-	DropSlow                  // did not read for the write timeout
-	DropSilent                // answered no ping
-	DropMoved                 // the edge stops, and told it to go elsewhere
-	DropRefused               // the ticket is not good any more
-	DropLimit                 // too many connections
-	DropStopped               // still there when the hub ended
-	DropPanic                 // its goroutine panicked
+	dropNone           Drop = iota // it goes on
+	DropOut                        // the ticket is out, and its last event was told
+	DropGone                       // the client closed, or its network did
+	DropUnacknowledged             // its network acknowledged nothing for too long: it vanished, or reads nothing at all
+	DropProtocol                   // what the client sent is not WebSocket
+	DropUnwelcome                  // binary, too long or not UTF-8
+	DropSlow                       // did not read for the write timeout
+	DropSilent                     // answered no ping
+	DropMoved                      // the edge stops, and told it to go elsewhere
+	DropRefused                    // the ticket is not good any more
+	DropLimit                      // too many connections
+	DropStopped                    // still there when the hub ended
+	DropPanic                      // its goroutine panicked
 )
 
 // dropNames are their names in the metrics.
 var dropNames = [...]string{
-	DropOut: "ticket_out", DropGone: "client_gone", DropProtocol: "protocol_error", DropUnwelcome: "unwelcome_data",
+	DropOut: "ticket_out", DropGone: "client_gone", DropUnacknowledged: "unacknowledged", DropProtocol: "protocol_error", DropUnwelcome: "unwelcome_data",
 	DropSlow: "slow_reader", DropSilent: "silent", DropMoved: "moved", DropRefused: "ticket_refused",
 	DropLimit: "limit", DropStopped: "stopped", DropPanic: "panic",
 }
@@ -64,3 +70,11 @@ func (m *Metrics) Register(r *prometheus.Registry) {
 }
 
 func (m *Metrics) dropped(reason Drop) { m.drops.WithLabelValues(dropNames[reason]).Inc() }
+
+// lost is why a connection ended from which reading, or to which writing, failed.
+func lost(err error) Drop {
+	if errors.Is(err, syscall.ETIMEDOUT) { // see setUserTimeout
+		return DropUnacknowledged
+	}
+	return DropGone
+}

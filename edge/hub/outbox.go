@@ -109,7 +109,7 @@ func (c *Conn) send(w *writer) {
 	if c.raw != nil {
 		n, err := w.try.write(c.raw, w.frame)
 		if err != nil {
-			c.line.hub.work.Go(func() { c.drop(DropGone) }) // it needs the lock that is held here
+			c.line.hub.work.Go(func() { c.drop(lost(err)) }) // it needs the lock that is held here
 			return
 		}
 		rest = w.frame[n:]
@@ -131,7 +131,7 @@ func (c *Conn) finish(rest []byte) {
 	defer c.guard()
 	_ = c.conn.SetWriteDeadline(time.Now().Add(c.line.hub.WriteTimeout))
 	if _, err := c.conn.Write(rest); err != nil {
-		reason := DropGone
+		reason := lost(err)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			reason = DropSlow
 		}

@@ -26,8 +26,9 @@ type reader struct {
 	c       *Conn
 	early   []byte // read with the request already
 	framing framing
-	idle    bool // ws was given the empty message
-	answers bool // a close frame of ws is on its way
+	idle    bool  // ws was given the empty message
+	answers bool  // a close frame of ws is on its way
+	network error // why nothing more can be read; ws tells it in words of its own
 	message [longestMessage + 1]byte
 	try     attempt
 }
@@ -70,7 +71,7 @@ func (r *reader) read(c *Conn, early []byte) (ok bool) {
 			return true
 		}
 		if err != nil {
-			r.failed(err)
+			r.failed()
 			return false
 		}
 		if kind == websocket.BinaryMessage {
@@ -81,7 +82,7 @@ func (r *reader) read(c *Conn, early []byte) (ok bool) {
 		n, err := io.ReadFull(body, r.message[:])
 		switch {
 		case err != io.EOF && err != io.ErrUnexpectedEOF:
-			r.failed(err)
+			r.failed()
 			return false
 		case !utf8.Valid(r.message[:n]):
 			c.close(CloseText, DropUnwelcome)
@@ -93,14 +94,14 @@ func (r *reader) read(c *Conn, early []byte) (ok bool) {
 
 // failed ends the connection after the websocket.Conn gave up; where a close frame of its is on its
 // way, after that was written.
-func (r *reader) failed(err error) {
+func (r *reader) failed() {
 	r.c.deaf = true
 	switch {
 	case r.answers:
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(r.network, os.ErrDeadlineExceeded):
 		r.c.drop(DropProtocol) // a message that does not end
 	default:
-		r.c.drop(DropGone) // or it has answered our own close frame
+		r.c.drop(lost(r.network)) // or it has answered our own close frame
 	}
 }
 
@@ -128,6 +129,7 @@ func (r *reader) Read(p []byte) (n int, err error) {
 	if n > 0 {
 		r.c.hear()
 	}
+	r.network = err
 	return n, err
 }
 

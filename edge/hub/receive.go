@@ -61,7 +61,7 @@ func (c *Conn) discard() (ok bool) {
 		case err == errNothing:
 			return true
 		case err != nil:
-			c.drop(DropGone)
+			c.drop(lost(err))
 			return false
 		}
 		c.hear()

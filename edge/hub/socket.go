@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // attempt is one read or write of a socket that does not wait. Its functions are bound once, so
@@ -59,11 +61,12 @@ func (a *attempt) read(raw syscall.RawConn, p []byte) (n int, err error) {
 	return a.n, nil
 }
 
-// readable is for RawConn.Read: it waits until there is something to read, or the end.
+// readable is for RawConn.Read: it waits until there is something to read, or the end. It only looks:
+// reading, even to peek, would take away the error by which lost tells how a connection ended.
 func readable(fd uintptr) bool {
-	var b [1]byte
-	_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK)
-	return err != syscall.EAGAIN && err != syscall.EINTR
+	p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(p[:], 0)
+	return n > 0 || err != nil
 }
 
 // bufferedBytes bounds what the kernel holds of a connection that does not read; it doubles it.

@@ -6,8 +6,10 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -201,4 +203,19 @@ func TestWhoKnowsMoreWaits(t *testing.T) {
 			t.Errorf("those who wait: got %d, want none", got)
 		}
 	})
+}
+
+// TestLostConnectionsHaveAReason: whoever closes is told from whoever vanished.
+func TestLostConnectionsHaveAReason(t *testing.T) {
+	for err, want := range map[error]Drop{
+		io.EOF:             DropGone,
+		net.ErrClosed:      DropGone,
+		syscall.ECONNRESET: DropGone,
+		syscall.ETIMEDOUT:  DropUnacknowledged,
+		error(&net.OpError{Op: "write", Err: os.NewSyscallError("write", syscall.ETIMEDOUT)}): DropUnacknowledged,
+	} {
+		if got := lost(err); got != want {
+			t.Errorf("%v: got %s, want %s", err, dropNames[got], dropNames[want])
+		}
+	}
 }
