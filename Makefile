@@ -3,7 +3,7 @@
 GO ?= go
 
 .DEFAULT_GOAL := help
-.PHONY: help run build web test lint fmt bench microbench fire soak siege fuzz chaos agree cached sim pictures needs
+.PHONY: help run build web test lint fmt bench live microbench fire soak siege fuzz chaos agree cached sim pictures needs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ fmt: ## format the Go code
 
 bench: ## measure the whole system against its budgets: prints the table and keeps it in bench/results
 	$(GO) run ./bench/load -results bench/results
+
+live: needs ## live connections alone: 100,000 held and told, bad readers, an edge killed; results in bench/results
+	$(GO) run ./bench/load -scenario connections,live,slow-readers,edge-death -results bench/results
 
 sim: ## simulate 20 sales with a million fans each, and calm ones for the estimate; results in bench/results. SEED=n begins there
 	$(GO) run ./bench/sim -fans 1000000 -runs 20 -calm-runs 6 -seed $(or $(SEED),1) -results bench/results

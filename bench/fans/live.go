@@ -47,7 +47,7 @@ func (c *crowd) heard(i int32, data []byte, at time.Time) {
 		}
 		h, err := parseHead(data)
 		if err != nil {
-			c.broken(i, err)
+			c.broken(i, fmt.Errorf("%w: %.100q", err, data))
 			return
 		}
 		if h.size == 0 {

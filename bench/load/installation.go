@@ -35,6 +35,7 @@ type installation struct {
 	wire                                        *wire.Client
 	edgeName                                    string // of this program, as an edge
 	batches                                     uint64 // that it has sent
+	sources                                     int    // addresses from which crowds of fans come
 
 	publishableKey, secretKey, operatorToken string
 	tickets                                  *tokens.Tickets
@@ -161,15 +162,7 @@ tenants:
     userTokens: {issuer: "https://id.bench.example", audience: %[5]s, keys: {file: users.json}}
 `, in.origin, in.originAdmin, in.issuer, in.redisAddress, tenant,
 			tokens.HashAPIKey(in.secretKey), tokens.HashAPIKey(in.publishableKey)),
-		"edge.yaml": fmt.Sprintf(`
-listen: %s
-adminListen: %s
-origins: ["http://%s"]
-clusterSecret: {file: %q}
-whenStale: fail-closed
-# All joins of a drive come with one key, faster than any app's fans.
-limits: {joinsPerPublishableKey: {off: true}}
-`, in.edge, in.edgeAdmin, in.origin, filepath.Join(in.dir, "cluster.secret")),
+		"edge.yaml": in.edgeConfig(in.edge, in.edgeAdmin),
 	}
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(in.dir, name), []byte(text), 0o600); err != nil {
@@ -177,6 +170,47 @@ limits: {joinsPerPublishableKey: {off: true}}
 		}
 	}
 	return nil
+}
+
+// edgeConfig is the configuration of an edge.
+func (in *installation) edgeConfig(listen, admin string) string {
+	return fmt.Sprintf(`
+listen: %s
+adminListen: %s
+origins: ["http://%s"]
+clusterSecret: {file: %q}
+whenStale: fail-closed
+# All joins of a drive come with one key, faster than any app's fans.
+limits: {joinsPerPublishableKey: {off: true}}
+`, listen, admin, in.origin, filepath.Join(in.dir, "cluster.secret"))
+}
+
+// edge is one of further edges.
+type edge struct {
+	address, admin string
+	process        *process
+}
+
+// addEdges starts further edges.
+func (in *installation) addEdges(ctx context.Context, program string, n int) ([]edge, error) {
+	addresses, err := freeAddresses(2 * n)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]edge, n)
+	for i := range list {
+		e := edge{address: addresses[2*i], admin: addresses[2*i+1]}
+		config := filepath.Join(in.dir, fmt.Sprintf("edge-%d.yaml", i+1))
+		if err := os.WriteFile(config, []byte(in.edgeConfig(e.address, e.admin)), 0o600); err != nil {
+			return nil, fmt.Errorf("write edge's configuration: %w", err)
+		}
+		if e.process, err = start(ctx, in.dir, "edge", answersReady(e.address), program, "-config", config); err != nil {
+			return nil, err
+		}
+		in.processes = append(in.processes, e.process)
+		list[i] = e
+	}
+	return list, nil
 }
 
 func signOperator(keys []byte, audience string) (string, error) {
@@ -219,7 +253,12 @@ func bearer(token string) http.Header { return http.Header{"Authorization": {"Be
 
 // createQueue makes a queue and waits until the edge knows it.
 func (in *installation) createQueue(ctx context.Context, slug string, capacity int) (queue.ID, error) {
-	body := fmt.Sprintf(`{"slug":%q,"capacity":%d,"claimSeconds":3600,"purchaseWindowSeconds":3600,"returnOrigins":["http://127.0.0.1:1"]}`, slug, capacity)
+	return in.createQueueWith(ctx, slug, fmt.Sprintf(`"capacity":%d,"claimSeconds":3600,"purchaseWindowSeconds":3600`, capacity))
+}
+
+// createQueueWith makes a queue with these members of its settings.
+func (in *installation) createQueueWith(ctx context.Context, slug, settings string) (queue.ID, error) {
+	body := fmt.Sprintf(`{"slug":%q,"returnOrigins":["http://127.0.0.1:1"],%s}`, slug, settings)
 	status, answer, err := ask(ctx, http.MethodPost, "http://"+in.origin+"/queues", body, bearer(in.operatorToken))
 	if err != nil || status != http.StatusCreated {
 		return "", fmt.Errorf("create queue: status %d %s %w", status, answer, err)
@@ -229,6 +268,28 @@ func (in *installation) createQueue(ctx context.Context, slug string, capacity i
 		status, _, err := ask(ctx, http.MethodGet, "http://"+in.edge+"/queues/"+string(id), "", nil)
 		return err == nil && status == http.StatusOK
 	})
+}
+
+// patchQueue changes a queue's settings.
+func (in *installation) patchQueue(ctx context.Context, id queue.ID, patch string) error {
+	status, answer, err := ask(ctx, http.MethodPatch, "http://"+in.origin+"/queues/"+string(id), patch, bearer(in.operatorToken))
+	if err != nil || status != http.StatusOK {
+		return fmt.Errorf("change queue: status %d %s %w", status, answer, err)
+	}
+	return nil
+}
+
+// offersMade is how many offers a queue has ever made, joins that were let in at once included.
+func (in *installation) offersMade(ctx context.Context, id queue.ID) (int, error) {
+	status, answer, err := ask(ctx, http.MethodGet, "http://"+in.origin+"/queues/"+string(id)+"/stats?minutes=0&moves=0", "", bearer(in.operatorToken))
+	var stats struct{ Admitted int }
+	if err == nil && status == http.StatusOK {
+		err = json.Unmarshal(answer, &stats)
+	}
+	if err != nil || status != http.StatusOK {
+		return 0, fmt.Errorf("read stats: status %d %s %w", status, answer, err)
+	}
+	return stats.Admitted, nil
 }
 
 // until waits for a condition.

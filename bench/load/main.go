@@ -19,6 +19,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"waitingroom/bench/fans"
 )
 
 // longestScenario ends a scenario that hangs.
@@ -27,6 +29,10 @@ const longestScenario = 10 * time.Minute
 var errMissed = errors.New("a budget is missed")
 
 func main() {
+	if os.Getenv(fans.Environment) != "" {
+		serveFans()
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
@@ -34,6 +40,14 @@ func main() {
 	case errors.Is(err, flag.ErrHelp):
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "load:", err)
+		os.Exit(1)
+	}
+}
+
+// serveFans makes this program one of the crowds that another one measures with.
+func serveFans() {
+	if err := fans.Serve(context.Background(), os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "load: fans:", err)
 		os.Exit(1)
 	}
 }
@@ -102,12 +116,12 @@ func run(ctx context.Context, args []string, out, terminal io.Writer) error {
 	return nil
 }
 
-// choose finds scenarios by their names; no name is all of them.
+// choose finds scenarios by their names; no name is all of them but those that are measured apart.
 func choose(names string) ([]scenario, error) {
-	all := scenarios()
 	if names == "" {
-		return all, nil
+		return scenarios(), nil
 	}
+	all := append(scenarios(), apart()...)
 	var chosen []scenario
 	for name := range strings.SplitSeq(names, ",") {
 		i := slices.IndexFunc(all, func(s scenario) bool { return s.name == name })
@@ -121,7 +135,7 @@ func choose(names string) ([]scenario, error) {
 
 func scenarioNames() []string {
 	var names []string
-	for _, s := range scenarios() {
+	for _, s := range append(scenarios(), apart()...) {
 		names = append(names, s.name)
 	}
 	return names

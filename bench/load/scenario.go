@@ -24,6 +24,19 @@ type measured struct {
 	race   *outcome
 	// ratio is the one that the row is judged by, where there is a yardstick.
 	ratio float64
+	// seen is what else there is to say, without a budget, and notes are the first words about what
+	// went wrong, where something did.
+	seen  []observation
+	notes []string
+	// plots are drawings (SVG), by the name of their file.
+	plots map[string]string
+}
+
+// observation is a figure that has no budget.
+type observation struct {
+	Name  string  `json:"name"`
+	Value float64 `json:"value"`
+	Unit  string  `json:"unit"`
 }
 
 // result is the JSON line of a scenario.
@@ -41,6 +54,11 @@ type result struct {
 	Figures []figure `json:"figures,omitempty"`
 	// Ratios are those of all rounds.
 	Ratios []float64 `json:"ratios,omitempty"`
+	// Seen are figures without a budget, Notes say what went wrong.
+	Seen  []observation `json:"seen,omitempty"`
+	Notes []string      `json:"notes,omitempty"`
+
+	plots map[string]string
 }
 
 // judge makes the result of a run; all its figures have to be within their budgets.
@@ -56,6 +74,11 @@ func (s scenario) judge(m measured) (result, error) {
 		met = met && f.Met
 	}
 	r.Value, r.Met = &r.Figures[0].Value, &met
+	for _, o := range m.seen {
+		o.Value = rounded(o.Value)
+		r.Seen = append(r.Seen, o)
+	}
+	r.Notes, r.plots = m.notes, m.plots
 	if m.race != nil {
 		r.PerSecond, r.YardstickPerSecond = rounded(m.race.median.server), rounded(m.race.median.yardstick)
 		r.Ratio = rounded(m.ratio)
@@ -88,6 +111,7 @@ type sizes struct {
 	slots           int // freed in each queue
 	saleFans        int // of a simulated sale
 	sales           int // simulated, at least two
+	live            liveSizes
 }
 
 func fullSizes(duration time.Duration) sizes {
@@ -95,7 +119,7 @@ func fullSizes(duration time.Duration) sizes {
 		duration: duration, rounds: roundsOfARace, connections: 64, joinConnections: 1024,
 		tickets: 50_000, unseen: int(40_000 * max(duration.Seconds(), 1)), sessions: 10_000,
 		storeFans: 1_000_000, ticks: 1000, turns: 10, slotQueues: 8, slots: 25,
-		saleFans: 100_000, sales: 4,
+		saleFans: 100_000, sales: 4, live: fullLiveSizes(),
 	}
 }
 
@@ -139,8 +163,14 @@ func scenarios() []scenario {
 			{"time", "µs", atMost, 0.5}, {"allocations", "allocations", atMost, 0},
 		}, runValidate},
 		{"validate-new", "tokens.Validator, new session", []limit{{"ratio", "× ed25519.Verify", atMost, 1.3}}, runValidateNew},
-		{"connections", "resident memory per idle live connection", []limit{{"memory", "KiB", atMost, 6}}, nil},
-		{"live", "2,000 of 100,000 connections are told of an offer", []limit{{"p99", "ms", atMost, 250}}, nil},
+		{"connections", "resident memory per idle live connection", []limit{
+			{"WebSocket", "KiB", atMost, 6}, {"Server-Sent Events", "KiB", atMost, 6},
+			{"lost", "fans", atMost, 0}, {"wrong", "events", atMost, 0},
+		}, runConnections},
+		{"live", "2,000 of 100,000 connections are told of an offer", []limit{
+			{"p99", "ms", atMost, 250}, {"told of the closing", "s", atMost, 5},
+			{"lost", "fans", atMost, 0}, {"wrong", "events", atMost, 0},
+		}, runLive},
 		{"redis-bytes", "Redis memory per waiting fan", []limit{
 			{"anonymous", "bytes", atMost, 6}, {"with a user id", "bytes", atMost, 40},
 		}, runRedisBytes},
@@ -158,6 +188,21 @@ func scenarios() []scenario {
 			{"P90 holds", "share", atLeast, 0.85}, {"P90 holds", "share", atMost, 0.95},
 			{"P90 / P50", "ratio", atMost, 2.5},
 		}, runEstimate},
+	}
+}
+
+// apart are scenarios that only show how live connections bear misfortune; they are measured where
+// they are named.
+func apart() []scenario {
+	return []scenario{
+		{"slow-readers", "what 1,000 bad readers among 10,000 are to the others", []limit{
+			{"p99 of the others", "× without", atMost, 1.2}, {"memory", "KiB/reader", atMost, 32},
+			{"lost", "fans", atMost, 0}, {"wrong", "events", atMost, 0},
+		}, runSlowReaders},
+		{"edge-death", "an edge with 10,000 connections is killed", []limit{
+			{"all are back", "s", atMost, 15}, {"back in a second", "fans", atMost, 2000},
+			{"lost", "fans", atMost, 0}, {"wrong", "events", atMost, 0},
+		}, runEdgeDeath},
 	}
 }
 

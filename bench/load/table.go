@@ -101,12 +101,20 @@ func (t table) text() string {
 			}
 			fmt.Fprintf(w, "%s\t%s\t%s %g\t%g\t%s\t%s\t%s\n", name, f.Name, signs[f.Bound], f.Budget, f.Value, f.Unit, rates, verdict)
 		}
+		for _, o := range r.Seen {
+			fmt.Fprintf(w, "\t%s\t\t%g\t%s\t\t\t\n", o.Name, o.Value, o.Unit)
+		}
 	}
 	_ = w.Flush() // writes to memory
+	for _, r := range t.Results {
+		for _, note := range r.Notes {
+			fmt.Fprintf(&b, "%s: %s\n", r.Scenario, note)
+		}
+	}
 	return b.String()
 }
 
-// write keeps the table in a directory, under the time at which it was begun.
+// write keeps the table in a directory, under the time at which it was begun, and the plots.
 func (t table) write(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("write table: %w", err)
@@ -119,6 +127,13 @@ func (t table) write(dir string) error {
 	for ending, content := range map[string][]byte{".txt": []byte(t.text()), ".json": append(document, '\n')} {
 		if err := os.WriteFile(name+ending, content, 0o644); err != nil {
 			return fmt.Errorf("write table: %w", err)
+		}
+	}
+	for _, r := range t.Results {
+		for file, plot := range r.plots {
+			if err := os.WriteFile(filepath.Join(dir, file), []byte(plot), 0o644); err != nil {
+				return fmt.Errorf("write plot: %w", err)
+			}
 		}
 	}
 	return nil
