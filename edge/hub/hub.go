@@ -72,6 +72,12 @@ func (h *Hub) enter() bool {
 	return true
 }
 
+func (h *Hub) hasStopped() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.stopped
+}
+
 // write is what a worker does: it serves those who wait in the queue.
 func (h *Hub) write() {
 	w := newWriter()
@@ -106,6 +112,9 @@ func (h *Hub) Drain(ctx context.Context, over time.Duration) {
 			return
 		case <-tick.C:
 		}
+	}
+	for _, c := range h.all() { // also who was let in just before the drain began
+		c.close(CloseRestart, DropMoved)
 	}
 	for h.Open() > 0 && time.Since(since) < over+closePatience {
 		select {

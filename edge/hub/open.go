@@ -93,6 +93,9 @@ func (l *Line) open(hijacked net.Conn, kind kind, fan Fan, head []byte, after st
 		}
 	})
 	c.begin(head)
+	if h.hasStopped() { // perhaps before it was registered, and then Run has not seen it
+		c.drop(DropStopped)
+	}
 }
 
 // begin writes the head of a stream and the first event, and unlocks the connection.
