@@ -72,9 +72,13 @@ func readable(fd uintptr) bool {
 // bufferedBytes bounds what the kernel holds of a connection that does not read; it doubles it.
 const bufferedBytes = 8 << 10
 
-// tune prepares a plain socket; raw is nil where conn is not one.
+// tune prepares a socket; raw is nil where conn is not a plain one.
 func tune(conn net.Conn) (raw syscall.RawConn) {
-	tcp, ok := conn.(*net.TCPConn)
+	under := conn
+	if over, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		under = over.NetConn() // of TLS
+	}
+	tcp, ok := under.(*net.TCPConn)
 	if !ok {
 		return nil
 	}
@@ -84,5 +88,8 @@ func tune(conn net.Conn) (raw syscall.RawConn) {
 	}
 	_ = tcp.SetWriteBuffer(bufferedBytes)
 	_ = raw.Control(setUserTimeout)
+	if under != conn {
+		return nil
+	}
 	return raw
 }
