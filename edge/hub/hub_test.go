@@ -325,6 +325,25 @@ func TestTheLimitHolds(t *testing.T) {
 	}
 }
 
+// TestOneFanTakesOnlySomePlaces, however many connections are opened with the ticket.
+func TestOneFanTakesOnlySomePlaces(t *testing.T) {
+	r := startRig(t, &counting{}, nil)
+	for i := range mostDevices {
+		r.dial(bothKinds[i%2], 7).number()
+	}
+	payload, err := r.dial("ws", 7).readEvent()
+	if !errors.Is(err, errClosed) || !bytes.Equal(payload, []byte{0x03, 0xf5}) {
+		t.Errorf("one too many: got %x %v, want close code 1013", payload, err)
+	}
+	if _, err := r.dial("events", 7).readEvent(); !errors.Is(err, io.EOF) {
+		t.Errorf("one too many: got %v, want the end of the stream", err)
+	}
+	r.dial("ws", 8).number() // another fan
+	if r.hub.Open() != mostDevices+1 || r.dropped(DropLimit) != 2 {
+		t.Errorf("got %d open and %d refused, want %d and 2", r.hub.Open(), r.dropped(DropLimit), mostDevices+1)
+	}
+}
+
 func TestAClosedLineRefuses(t *testing.T) {
 	r := startRig(t, &counting{}, nil)
 	before := []*client{r.dial("ws", 1), r.dial("events", 2)}

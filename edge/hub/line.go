@@ -6,6 +6,10 @@ import (
 	"time"
 )
 
+// mostDevices is how many connections one position can have: many more than a fan has devices and
+// tabs, those that died lately included. Else one ticket could take all places of an edge.
+const mostDevices = 32
+
 // blockSize is the number of positions whose connections are kept together.
 const blockSize = 1024
 
@@ -68,18 +72,28 @@ func (h *Hub) NewLine(t Teller) *Line {
 // Len is how many connections there are.
 func (l *Line) Len() int { return int(l.n.Load()) }
 
-// add registers a connection, unless the line has closed.
-func (l *Line) add(c *Conn) bool {
+// add registers a connection, unless the line has closed or the fan has too many; it returns what
+// speaks against it.
+func (l *Line) add(c *Conn) (against Drop) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return false
+		return DropRefused
 	}
 	index := (c.Position - 1) / blockSize
 	b := l.blocks[index]
 	if b == nil {
 		b = &block{}
 		l.blocks[index] = b
+	}
+	devices := 0
+	for _, other := range b.conns {
+		if other.Position == c.Position {
+			devices++
+		}
+	}
+	if devices >= mostDevices {
+		return DropLimit
 	}
 	b.fresh, b.passed = false, false
 	c.index = int32(len(b.conns))
@@ -91,7 +105,7 @@ func (l *Line) add(c *Conn) bool {
 	}
 	l.hub.Metrics.connections.WithLabelValues(kinds[c.kind]).Inc()
 	l.hub.Metrics.opened.WithLabelValues(kinds[c.kind]).Inc()
-	return true
+	return dropNone
 }
 
 // remove takes a registered connection out.

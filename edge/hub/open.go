@@ -76,13 +76,13 @@ func (l *Line) open(hijacked net.Conn, kind kind, fan Fan, head []byte, after st
 	c.hear()
 	c.raw = tune(conn)
 	if h.open.Add(1) > int64(h.MostConnections) {
-		h.turnAway(c, head, CloseOverload, DropLimit)
+		h.turnAway(c, head, DropLimit)
 		return
 	}
 	c.mu.Lock() // until begin has written, so that nothing is written before
-	if !l.add(c) {
+	if against := l.add(c); against != dropNone {
 		c.mu.Unlock()
-		h.turnAway(c, head, ClosePolicy, DropRefused)
+		h.turnAway(c, head, against)
 		return
 	}
 	h.work.Go(func() {
@@ -113,9 +113,13 @@ func (c *Conn) begin(head []byte) {
 }
 
 // turnAway ends a connection that was let in a moment too early.
-func (h *Hub) turnAway(c *Conn, head []byte, code int, reason Drop) {
+func (h *Hub) turnAway(c *Conn, head []byte, reason Drop) {
 	h.open.Add(-1)
 	if c.kind == webSocket {
+		code := CloseOverload
+		if reason == DropRefused {
+			code = ClosePolicy
+		}
 		head = appendClose(nil, code)
 	}
 	_ = c.conn.SetDeadline(time.Now().Add(closePatience))
