@@ -26,9 +26,10 @@ type reader struct {
 	c       *Conn
 	early   []byte // read with the request already
 	framing framing
-	idle    bool  // ws was given the empty message
-	answers bool  // a close frame of ws is on its way
-	network error // why nothing more can be read; ws tells it in words of its own
+	until   time.Time // when what is under way has to be complete; zero while nothing was waited for
+	idle    bool      // ws was given the empty message
+	answers bool      // a close frame of ws is on its way
+	network error     // why nothing more can be read; ws tells it in words of its own
 	message [longestMessage + 1]byte
 	try     attempt
 }
@@ -62,7 +63,7 @@ func newReader() *reader {
 // read reads what the client sent until nothing more is there, or the connection has ended. ok
 // reports whether the reader can go on with another one.
 func (r *reader) read(c *Conn, early []byte) (ok bool) {
-	r.c, r.early, r.framing, r.answers = c, early, framing{}, false
+	r.c, r.early, r.framing, r.until, r.answers = c, early, framing{}, time.Time{}, false
 	defer func() { r.c, r.early = nil, nil }()
 	for {
 		kind, body, err := r.ws.NextReader()
@@ -120,12 +121,18 @@ func (r *reader) Read(p []byte) (n int, err error) {
 			return copy(p, emptyMessage), nil
 		}
 		if err == errNothing {
-			_ = r.c.conn.SetReadDeadline(time.Now().Add(framePatience))
+			if r.until.IsZero() {
+				r.until = time.Now().Add(framePatience)
+			}
+			_ = r.c.conn.SetReadDeadline(r.until)
 			n, err = r.c.conn.Read(p)
 			_ = r.c.conn.SetReadDeadline(time.Time{})
 		}
 	}
 	r.framing.follow(p[:n])
+	if r.framing.between() {
+		r.until = time.Time{}
+	}
 	if n > 0 {
 		r.c.hear()
 	}
