@@ -195,12 +195,15 @@ func (t teller) Tell(b []byte, c *hub.Conn) ([]byte, hub.Event) {
 	return append(appendOwnMembers(b, &status), shared.members...), event
 }
 
+// longestEntry is how long the number of an entry is at most.
+const longestEntry = 20
+
 // knowsMore reports whether a client has been told of a later entry of the same generation than
 // the view's.
 func knowsMore(after string, v *lineView) bool {
 	generation, number, ok := strings.Cut(after, ".")
-	if !ok || generation != v.Generation() {
-		return false
+	if !ok || generation != v.Generation() || len(number) > longestEntry {
+		return false // a long one is not ours, and would be kept
 	}
 	entry, err := parseEntry(number)
 	return err == nil && entry > v.Number

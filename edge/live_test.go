@@ -316,7 +316,7 @@ func TestStreams(t *testing.T) {
 		view := e.known.current.Load().lines["acme.sale"].view.Load()
 		for after, atOnce := range map[string]bool{
 			queue.Seq("gen1", view.Number): true, queue.Seq("gen1", 1): true, queue.Seq("gen0", view.Number+9): true,
-			"rubbish": true, "gen1.x": true, queue.Seq("gen1", view.Number+1): false,
+			"rubbish": true, "gen1.x": true, "gen1." + strings.Repeat("0", 1000) + "99": true, queue.Seq("gen1", view.Number+1): false,
 		} {
 			h := e.bearer(token)
 			h["Last-Event-ID"] = after

@@ -72,7 +72,6 @@ type Conn struct {
 	wants atomic.Uint32
 	ahead atomic.Uint64 // as told, by which Advance judges
 	state atomic.Uint32 // as told; 0 before the first event
-	later atomic.Bool   // the Teller said Later
 	heard atomic.Int64  // when bytes came last; progress of the hub
 	told  atomic.Int64  // when something was written last
 	until atomic.Int64  // when a closed connection is dropped; 0 while it is open
@@ -80,6 +79,7 @@ type Conn struct {
 
 	mu      sync.Mutex    // guards what follows, and the writing
 	busy    bool          // a goroutine writes what was not taken at once
+	later   bool          // the Teller said Later
 	closing bool          // the last frame is on its way, or was written
 	reason  Drop          // why it ends
 	asked   time.Duration // when the last ping was written; progress of the hub
@@ -156,9 +156,6 @@ func (c *Conn) drop(reason Drop) {
 	c.mu.Lock()
 	if c.reason != dropNone && reason != DropSlow && reason != DropPanic {
 		reason = c.reason
-	}
-	if c.later.Swap(false) {
-		c.line.later.Add(-1)
 	}
 	c.mu.Unlock()
 	c.line.remove(c)

@@ -46,11 +46,10 @@ type Line struct {
 	teller Teller
 
 	n atomic.Int64 // connections
-	// later counts those that wait for the Teller to catch up with them.
-	later atomic.Int64
 
 	mu     sync.Mutex
-	blocks map[uint64]*block // by (position-1) / blockSize; only those that are not empty
+	later  map[*Conn]struct{} // those that wait for the Teller to catch up with them
+	blocks map[uint64]*block  // by (position-1) / blockSize; only those that are not empty
 	closed bool
 }
 
@@ -66,7 +65,7 @@ type block struct {
 
 // NewLine makes a line without connections.
 func (h *Hub) NewLine(t Teller) *Line {
-	return &Line{hub: h, teller: t, blocks: make(map[uint64]*block)}
+	return &Line{hub: h, teller: t, blocks: make(map[uint64]*block), later: make(map[*Conn]struct{})}
 }
 
 // Len is how many connections there are.
@@ -112,6 +111,7 @@ func (l *Line) add(c *Conn) (against Drop) {
 func (l *Line) remove(c *Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	delete(l.later, c)
 	at := (c.Position - 1) / blockSize
 	b := l.blocks[at]
 	last := len(b.conns) - 1
@@ -190,12 +190,21 @@ func (l *Line) TellUpTo(position uint64) {
 
 // TellLater marks those that were told Later.
 func (l *Line) TellLater() {
-	if l.later.Load() > 0 {
-		l.Each(func(c *Conn) {
-			if c.later.Load() {
-				c.mark(wantTell, true)
-			}
-		})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.later {
+		c.mark(wantTell, true)
+	}
+}
+
+// putOff notes whether a connection was told Later.
+func (l *Line) putOff(c *Conn, later bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if later {
+		l.later[c] = struct{}{}
+	} else {
+		delete(l.later, c)
 	}
 }
 

@@ -76,13 +76,9 @@ func (c *Conn) compose(b []byte, w *writer) []byte {
 func (c *Conn) event(b []byte, w *writer) []byte {
 	var e Event
 	w.status, e = c.line.teller.Tell(w.status[:0], c)
-	if e.Later != c.later.Load() {
-		c.later.Store(e.Later)
-		if e.Later {
-			c.line.later.Add(1)
-		} else {
-			c.line.later.Add(-1)
-		}
+	if e.Later != c.later {
+		c.later = e.Later
+		c.line.putOff(c, e.Later)
 	}
 	if e.Name == "" {
 		return b

@@ -199,7 +199,7 @@ func TestWhoKnowsMoreWaits(t *testing.T) {
 		if line := <-lines; !strings.HasPrefix(line, "id: ") {
 			t.Errorf("afterwards: got %q, want the event", line)
 		}
-		if got := l.later.Load(); got != 0 {
+		if got := len(l.later); got != 0 {
 			t.Errorf("those who wait: got %d, want none", got)
 		}
 	})
