@@ -47,8 +47,8 @@ type Config struct {
 	PublicURL string `yaml:"publicURL"`
 	// Origins are the base URLs of the origins, tried in turn. http only to loopback. Required.
 	Origins []string `yaml:"origins"`
-	// ClusterSecret is where the secret shared with the origins comes from: exactly one of file
-	// and env. Required.
+	// ClusterSecret is where the secret shared with the origins comes from, of at least 32 bytes:
+	// exactly one of file and env. Required.
 	ClusterSecret tokens.Source `yaml:"clusterSecret"`
 	// TrustedProxies are the networks (CIDR) of the proxies before this edge. From them, and from
 	// nobody else, X-Forwarded-For is believed; each must append to it, or replace it. Default:
@@ -326,7 +326,7 @@ func checkPublicURL(s string) error {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" ||
 		s != u.Scheme+"://"+u.Host || s != strings.ToLower(s) ||
 		u.Scheme == "http" && u.Port() == "80" || u.Scheme == "https" && u.Port() == "443" {
-		return errors.New("https://host[:port] in lower case, without a path or the default port, is required")
+		return errors.New("https://host[:port] in lower case is required (http on loopback), without a path, a slash at the end or the default port")
 	}
 	if u.Scheme == "http" && !loopbackHost(u.Hostname()) {
 		return errPlainHTTP

@@ -91,7 +91,7 @@ var (
 	errUserKeysPending  = busy("user_keys_pending", "The key of this userToken is not known yet; it is being asked for.")
 	errUserIDBad        = refuse(fasthttp.StatusBadRequest, "invalid_user_id", "userId must be 1 to 128 bytes.")
 	errIdentityRequired = refuse(fasthttp.StatusForbidden, "identity_required", "This queue takes signed-in users only.")
-	errOrigin           = refuse(fasthttp.StatusForbidden, "origin_forbidden", "Requests with the cookie need the waiting page's own Origin.")
+	errOrigin           = refuse(fasthttp.StatusForbidden, "origin_forbidden", "With the cookie only the waiting page itself may ask this (Origin); a live connection may also be opened by the queue's returnOrigins, with the ticket.")
 	errTicketRequired   = refuse(fasthttp.StatusUnauthorized, "ticket_required", "This needs the ticket, as a bearer token or in the page's cookie.")
 	errTicketInvalid    = refuse(fasthttp.StatusUnauthorized, "invalid_ticket", "The ticket is not valid for this address.")
 	errTicketExpired    = refuse(fasthttp.StatusGone, "ticket_expired", "The ticket's time has passed.")

@@ -420,7 +420,7 @@ func (f *feed) beat() {
 
 func (f *feed) failed(what string, err error) {
 	f.metrics.storeErrors.WithLabelValues(what).Inc()
-	f.logger.Warn("feed cannot "+what, "error", err)
+	f.logger.Warn("feed lacks an answer of the store", "operation", what, "error", err)
 }
 
 // encodeFrame makes one line of the feed.

@@ -244,7 +244,7 @@ func TestSlowEdgeIsCutOff(t *testing.T) {
 
 func TestFeedRefusesWithoutTheSecret(t *testing.T) {
 	r := runOrigin(t, newCredentials(t), &memory.Store{})
-	client := &wire.Client{Origins: r.client.Origins, Secret: "wrong"}
+	client := &wire.Client{Origins: r.client.Origins, Secret: strings.Repeat("wrong", 10)}
 	err := client.Feed(t.Context(), testEdge, func(wire.Frame) error { return nil })
 	var refusal *wire.Error
 	if !errors.As(err, &refusal) || refusal.Code != wire.CodeUnauthorized {

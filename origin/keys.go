@@ -101,8 +101,8 @@ type apiKey struct {
 	secret bool
 }
 
-// minSecret is the least length of the cluster secret and the user hash key, in bytes.
-const minSecret = 32
+// minSecret is the least length of the user hash key, in bytes; the cluster secret's is as long.
+const minSecret = wire.LeastSecret
 
 // makeKeys parses secrets; the error lists everything that is wrong and repeats nothing secret.
 func makeKeys(c Config, s Secrets) (*keys, error) {

@@ -66,8 +66,8 @@ func (c *Client) prepare() {
 		c.wrong = errors.New("check origins: none is named")
 		return
 	}
-	if c.Secret == "" {
-		c.wrong = errors.New("check origins: the cluster secret is missing")
+	if len(c.Secret) < LeastSecret {
+		c.wrong = fmt.Errorf("check origins: the cluster secret has fewer than %d bytes", LeastSecret)
 		return
 	}
 	for i, origin := range c.Origins {
@@ -172,7 +172,12 @@ func (c *Client) UserKey(ctx context.Context, r UserKeyRequest) (UserKeyResponse
 	return out, nil
 }
 
-func (e *Error) Error() string { return "origin refused: " + e.Code }
+func (e *Error) Error() string {
+	if e.Code == CodeUnauthorized {
+		return "origin refused: " + e.Code + ": its cluster secret is another one"
+	}
+	return "origin refused: " + e.Code
+}
 
 // post sends one request to the origin that answered last, and on to the others as long as none
 // decides. Every request of the wire may be repeated, so an origin whose answer was lost is no

@@ -18,7 +18,7 @@ import (
 	"waitingroom/origin/queue"
 )
 
-const secret = "a cluster secret"
+const secret = "a cluster secret of 32 bytes or more"
 
 // fake is an origin that answers as it is told.
 type fake struct {
@@ -65,6 +65,9 @@ func TestSecretTravelsOnlyWhereNobodyReadsAlong(t *testing.T) {
 	}
 	if err := (&Client{Origins: []string{"https://a.example"}}).Check(); err == nil {
 		t.Error("no secret: got no error, want one")
+	}
+	if err := (&Client{Origins: []string{"https://origin.example"}, Secret: secret[:31]}).Check(); err == nil || !strings.Contains(err.Error(), "32") {
+		t.Errorf("a secret of 31 bytes: got %v, want how many it needs", err)
 	}
 	if err := (&Client{Secret: secret}).Check(); err == nil {
 		t.Error("no origin: got no error, want one")

@@ -22,6 +22,9 @@ const (
 	PathFeed      = "/edge/feed"
 )
 
+// LeastSecret is the least length of the cluster secret, in bytes.
+const LeastSecret = 32
+
 // HeartbeatEvery is how often the feed says something at the least; an edge that hears nothing
 // for a few of them has lost its origin.
 const HeartbeatEvery = time.Second
