@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -96,6 +97,41 @@ func TestStaleIsTold(t *testing.T) {
 	}
 	silence(false)
 	for stale := true; stale; stale = c.next().status["stale"] == true {
+	}
+}
+
+// TestNobodyIsToldAnEarlierGeneration by an edge whose feed comes from an origin that has not heard of the
+// running one yet.
+func TestNobodyIsToldAnEarlierGeneration(t *testing.T) {
+	t.Parallel()
+	o := newScripted(t)
+	o.log("acme.sale", queue.Entry{Kind: queue.EntryJoined, Issued: 5})
+	earlier := o.views["acme.sale"].Snapshot()
+	running := earlier
+	running.Generations = []string{"gen1", "gen2"}
+	o.views["acme.sale"] = queue.NewView(running)
+	e := startEdge(t, o, nil)
+	token, id := o.ticketAt(t, 3)
+	c := e.live("ws", token, id)
+	c.next()
+	o.mu.Lock()
+	feeds := o.feeds
+	o.mu.Unlock()
+	o.tell(wire.Frame{Snapshot: &wire.Snapshot{Queue: earlier}})
+	waitFor(t, "another connection to the feed", func() bool {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return o.feeds > feeds
+	})
+	o.log("acme.sale", queue.Entry{Kind: queue.EntryDone, Positions: queue.Positions{3}, Fate: queue.Left})
+	for {
+		got := c.next()
+		if seq, _ := got.status["seq"].(string); !strings.HasPrefix(seq, "gen2.") {
+			t.Fatalf("told as of %s, want gen2", seq)
+		}
+		if got.status["state"] == "left" {
+			return
+		}
 	}
 }
 

@@ -169,6 +169,10 @@ func (v *lineView) turn(now time.Time, stale bool) uint64 {
 // other: a new connection brings fresh snapshots.
 var errGap = errors.New("the feed has a gap")
 
+// behindFor is for how long after the last word from an origin nobody is believed who tells of a
+// generation before the running one.
+const behindFor = 3 * staleAfter
+
 // knowledge applies the feed to the snapshot. Handlers load current; all else is the feed's
 // goroutine's alone.
 type knowledge struct {
@@ -263,8 +267,17 @@ func (k *knowledge) applySnapshot(s queue.Snapshot) error {
 	v := queue.NewView(s)
 	old := k.current.Load()
 	if l := old.lines[s.ID]; l != nil && l.incarnation == s.Incarnation {
-		if had := l.view.Load(); had.Generation() == v.Generation() && had.Number > v.Number {
-			return nil // the origin reads behind the one that we had; its entries will pass over
+		switch had := l.view.Load(); {
+		case had.Generation() == v.Generation():
+			if had.Number > v.Number {
+				return nil // the origin reads behind the one that we had; its entries will pass over
+			}
+		case had.Knows(v.Generation()):
+			// It has not heard of the running generation, or nobody remembers that any more, as where
+			// the store was put back to what it was before and all origins started anew.
+			if age, _ := k.clock.age(); age < behindFor {
+				return fmt.Errorf("%w: the origin reads behind, at an earlier generation", errGap)
+			}
 		}
 		// Lapses may lie between the views, and a lapse makes the next sighting count again.
 		l.show(v, time.Now())
