@@ -48,6 +48,9 @@ func (l *Line) Advance(v Standing, front bool) {
 			}
 			continue
 		}
+		if b.passed { // after a loss the watermark can lie lower than it did
+			b.passed, b.fresh = false, false
+		}
 		inFront := index == first || v.OpenThrough(index-1) < frontOfLine
 		if !inFront {
 			if b.fresh && b.end-v.OpenThrough(index) < b.room || b.scanned != 0 && now-b.scanned < pace {

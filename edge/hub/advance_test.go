@@ -144,3 +144,28 @@ func TestWhoComesIsReckonedWith(t *testing.T) {
 		t.Error("who does not wait was marked")
 	}
 }
+
+// TestABlockThatIsPassedAgain: after a loss the line stands where it stood before, and passes those whom
+// it had passed already.
+func TestABlockThatIsPassedAgain(t *testing.T) {
+	l := &someLine{done: make([]bool, 5*blockSize)}
+	h := New(1000, time.Second, slog.New(slog.DiscardHandler))
+	line := h.NewLine(nil)
+	c := &Conn{Fan: Fan{Position: 1500}, line: line}
+	c.ahead.Store(l.Ahead(1500))
+	line.add(c)
+	for range 2 {
+		l.mark = 100
+		c.ahead.Store(l.Ahead(1500))
+		line.Advance(l, false)
+		c.wants.Store(0)
+		h.start = h.start.Add(-pace)
+		l.mark = 3000
+		line.Advance(l, false)
+		if c.wants.Load()&wantTell == 0 {
+			t.Fatal("whom the line passed was not marked")
+		}
+		c.wants.Store(0)
+		h.start = h.start.Add(-pace)
+	}
+}
