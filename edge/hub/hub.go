@@ -30,6 +30,8 @@ type Hub struct {
 	mu      sync.Mutex
 	lines   map[*Line]struct{} // those with connections
 	stopped bool
+	// When the last sweep was, and when the first one after a time in which this process was stopped.
+	swept, resumed time.Duration
 }
 
 // New makes a hub.

@@ -13,6 +13,9 @@ const (
 	// pingEvery is how often a WebSocket is asked for a sign of life, and silentAfter how long
 	// one may do without any.
 	pingEvery, silentAfter = 30 * time.Second, 75 * time.Second
+	// suspendedAfter is how long a sweep may be late; if it is later, this process was stopped, asked
+	// nobody and heard nobody meanwhile.
+	suspendedAfter = 10 * time.Second
 )
 
 // Sweep does what falls due with time: it refreshes, asks for signs of life and drops who gives
@@ -21,6 +24,11 @@ func (h *Hub) Sweep() {
 	now := h.now()
 	var dead []*Conn
 	h.mu.Lock()
+	if now-h.swept > suspendedAfter {
+		h.resumed = now
+	}
+	h.swept = now
+	resumed := h.resumed
 	lines := make([]*Line, 0, len(h.lines))
 	for l := range h.lines {
 		lines = append(lines, l)
@@ -34,7 +42,7 @@ func (h *Hub) Sweep() {
 				}
 				return
 			}
-			silent := now - time.Duration(c.heard.Load())
+			silent := now - max(time.Duration(c.heard.Load()), resumed)
 			if c.kind == webSocket && silent > silentAfter {
 				dead = append(dead, c)
 				return

@@ -219,3 +219,30 @@ func TestLostConnectionsHaveAReason(t *testing.T) {
 		}
 	}
 }
+
+// TestNobodyIsSilentWhileTheEdgeIsStopped: whoever was neither asked nor heard meanwhile gets the time to
+// answer afterwards.
+func TestNobodyIsSilentWhileTheEdgeIsStopped(t *testing.T) {
+	h := New(10, 10*time.Second, slog.New(slog.DiscardHandler))
+	l := h.NewLine(&counting{})
+	server, client := tcpPair(t)
+	defer client.Close()
+	defer server.Close()
+	c := &Conn{Fan: Fan{Position: 1}, line: l, conn: server, kind: webSocket}
+	c.hear()
+	l.add(c)
+	h.open.Add(1)
+	h.Sweep()
+	h.start = h.start.Add(-2 * silentAfter) // nothing runs for so long
+	h.Sweep()
+	if c.gone.Load() {
+		t.Fatal("dropped at once when the edge ran again")
+	}
+	for range 2 * silentAfter / time.Second {
+		h.start = h.start.Add(-time.Second)
+		h.Sweep()
+	}
+	if !c.gone.Load() {
+		t.Error("not dropped, though it has answered nothing since")
+	}
+}
