@@ -29,8 +29,10 @@ func (s *Server) getSocket(ctx *fasthttp.RequestCtx) error {
 	if err := s.allowSocket(ctx, &h); err != nil {
 		return err
 	}
-	if err := s.admitLive(); err != nil {
-		return err
+	if hub.IsHandshake(ctx) { // all else costs nobody a turn
+		if err := s.admitLive(); err != nil {
+			return err
+		}
 	}
 	if err := h.line.live.UpgradeWebSocket(ctx, s.fan(&h)); err != nil {
 		ctx.Response.Header.Set(fasthttp.HeaderUpgrade, "websocket")

@@ -273,6 +273,21 @@ func TestLiveConnectionsAreLimited(t *testing.T) {
 	}
 }
 
+// TestWhatIsNoHandshakeUsesUpNothing: else one fan could keep everybody from this edge's live connections
+// by asking for one in vain, again and again.
+func TestWhatIsNoHandshakeUsesUpNothing(t *testing.T) {
+	o := newScripted(t)
+	o.log("acme.sale", queue.Entry{Kind: queue.EntryJoined, Issued: 5})
+	e := startEdge(t, o, func(c *Config) { c.Limits.LiveUpgradesPerSecond = 1 })
+	token, id := o.ticketAt(t, 3)
+	for range 20 {
+		if got := e.do("GET", "/tickets/"+id+"/ws", e.bearer(token), ""); got.status != http.StatusUpgradeRequired {
+			t.Fatalf("no handshake: got %d %s, want 426", got.status, got.body)
+		}
+	}
+	e.live("ws", token, id).next()
+}
+
 // TestLiveConnectionsOverTLS that the edge itself ends.
 func TestLiveConnectionsOverTLS(t *testing.T) {
 	model := httptest.NewUnstartedServer(nil)

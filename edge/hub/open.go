@@ -22,11 +22,18 @@ var upgrader = websocket.FastHTTPUpgrader{
 	Error:        func(*fasthttp.RequestCtx, int, error) {}, // the caller answers
 }
 
+// IsHandshake reports whether a request is the handshake of a WebSocket.
+func IsHandshake(ctx *fasthttp.RequestCtx) bool {
+	h := &ctx.Request.Header
+	key, err := base64.StdEncoding.Strict().DecodeString(string(h.Peek("Sec-WebSocket-Key")))
+	return err == nil && len(key) == 16 && h.IsHTTP11() && !h.ConnectionClose() &&
+		websocket.FastHTTPIsWebSocketUpgrade(ctx) && string(h.Peek("Sec-WebSocket-Version")) == "13"
+}
+
 // UpgradeWebSocket answers a handshake, and opens the connection once the answer is sent. An error
 // says that the request is no handshake, and leaves the answer to the caller.
 func (l *Line) UpgradeWebSocket(ctx *fasthttp.RequestCtx, fan Fan) error {
-	key, err := base64.StdEncoding.Strict().DecodeString(string(ctx.Request.Header.Peek("Sec-WebSocket-Key")))
-	if err != nil || len(key) != 16 || !ctx.Request.Header.IsHTTP11() || ctx.Request.Header.ConnectionClose() {
+	if !IsHandshake(ctx) {
 		return websocket.ErrBadHandshake
 	}
 	if err := upgrader.Upgrade(ctx, nil); err != nil {
