@@ -296,7 +296,7 @@ func (k *knowledge) applySnapshot(s queue.Snapshot) error {
 		next.lines = make(map[queue.ID]*line)
 	}
 	if l := old.lines[s.ID]; l != nil {
-		l.live.Close()
+		defer l.live.Close() // once nobody finds the line any more
 	}
 	l := newLine(v, time.Now())
 	l.live = k.hub.NewLine(teller{l, k.clock})
