@@ -237,10 +237,6 @@ func (k *knowledge) applyTenants(frame wire.Tenants) error {
 	if next.keys, err = newKeys(frame, k.remember); err != nil {
 		return err
 	}
-	for id, l := range old.lines {
-		ring := next.keys.tickets.Rings[id.Tenant()]
-		l.live.Refuse(func(f hub.Fan) bool { return ring == nil || !ring.Has(f.Key) })
-	}
 	next.tenants = make(map[string]*revocations, len(frame.Tenants))
 	for _, t := range frame.Tenants {
 		if next.tenants[t.ID] = old.tenants[t.ID]; next.tenants[t.ID] == nil {
@@ -248,6 +244,11 @@ func (k *knowledge) applyTenants(frame wire.Tenants) error {
 		}
 	}
 	k.current.Store(&next)
+	// Now that nobody is verified by the old keys any more.
+	for id, l := range old.lines {
+		ring := next.keys.tickets.Rings[id.Tenant()]
+		l.live.Refuse(func(f hub.Fan) bool { return ring == nil || !ring.Has(f.Key) })
+	}
 	return nil
 }
 
