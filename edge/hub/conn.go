@@ -11,9 +11,11 @@ import (
 // The close codes that the hub sends (RFC 6455, section 7.4.1). What each one asks of the client:
 const (
 	CloseNormal   = 1000 // the ticket is out, as was told before: do not come back
+	CloseProtocol = 1002 // what came is not WebSocket
 	CloseData     = 1003 // binary data, which means nothing here
 	CloseText     = 1007 // text that is not UTF-8
 	ClosePolicy   = 1008 // the ticket is not good any more: ask for its status
+	CloseTooBig   = 1009 // more than longestMessage at once
 	CloseRestart  = 1012 // this edge stops: come back at once
 	CloseOverload = 1013 // too many connections, or too slow: come back later
 )

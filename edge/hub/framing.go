@@ -10,6 +10,9 @@ type framing struct {
 	n       int      // bytes of head
 	payload uint64   // bytes of the frame that are to come
 	open    bool     // a message in several frames has begun and not ended
+
+	closed   bool // a close frame has begun
+	halfCode bool // the first one has one byte
 }
 
 // between reports whether no frame and no message is under way.
@@ -40,6 +43,9 @@ func (f *framing) follow(p []byte) {
 		}
 		if control := f.head[0]&0x8 != 0; !control {
 			f.open = f.head[0]&0x80 == 0
+		}
+		if f.head[0]&0xf == opClose && !f.closed {
+			f.closed, f.halfCode = true, f.payload == 1
 		}
 		f.n = 0
 	}

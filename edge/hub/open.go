@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"encoding/base64"
 	"math/rand/v2"
 	"net"
@@ -25,6 +26,9 @@ var upgrader = websocket.FastHTTPUpgrader{
 // IsHandshake reports whether a request is the handshake of a WebSocket.
 func IsHandshake(ctx *fasthttp.RequestCtx) bool {
 	h := &ctx.Request.Header
+	if len(h.PeekAll("Sec-WebSocket-Version")) != 1 || len(h.PeekAll("Sec-WebSocket-Key")) != 1 {
+		return false
+	}
 	key, err := base64.StdEncoding.Strict().DecodeString(string(h.Peek("Sec-WebSocket-Key")))
 	return err == nil && len(key) == 16 && h.IsHTTP11() && !h.ConnectionClose() &&
 		websocket.FastHTTPIsWebSocketUpgrade(ctx) && string(h.Peek("Sec-WebSocket-Version")) == "13"
@@ -35,6 +39,10 @@ func IsHandshake(ctx *fasthttp.RequestCtx) bool {
 func (l *Line) UpgradeWebSocket(ctx *fasthttp.RequestCtx, fan Fan) error {
 	if !IsHandshake(ctx) {
 		return websocket.ErrBadHandshake
+	}
+	h := &ctx.Request.Header
+	if offered := h.PeekAll("Sec-WebSocket-Protocol"); len(offered) > 1 { // the library reads the first line only
+		h.SetBytesV("Sec-WebSocket-Protocol", bytes.Join(offered, []byte{','}))
 	}
 	if err := upgrader.Upgrade(ctx, nil); err != nil {
 		return err

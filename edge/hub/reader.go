@@ -26,7 +26,7 @@ type reader struct {
 	c       *Conn
 	early   []byte // read with the request already
 	framing framing
-	until   time.Time // when what is under way has to be complete; zero while nothing was waited for
+	due     time.Time // when the message that is waited for must have ended; zero while none is
 	idle    bool      // ws was given the empty message
 	answers bool      // a close frame of ws is on its way
 	network error     // why nothing more can be read; ws tells it in words of its own
@@ -63,16 +63,17 @@ func newReader() *reader {
 // read reads what the client sent until nothing more is there, or the connection has ended. ok
 // reports whether the reader can go on with another one.
 func (r *reader) read(c *Conn, early []byte) (ok bool) {
-	r.c, r.early, r.framing, r.until, r.answers = c, early, framing{}, time.Time{}, false
+	r.c, r.early, r.framing, r.answers = c, early, framing{}, false
 	defer func() { r.c, r.early = nil, nil }()
 	for {
+		r.due = time.Time{}
 		kind, body, err := r.ws.NextReader()
 		if r.idle {
 			r.idle = false
 			return true
 		}
 		if err != nil {
-			r.failed()
+			r.failed(err)
 			return false
 		}
 		if kind == websocket.BinaryMessage {
@@ -83,7 +84,7 @@ func (r *reader) read(c *Conn, early []byte) (ok bool) {
 		n, err := io.ReadFull(body, r.message[:])
 		switch {
 		case err != io.EOF && err != io.ErrUnexpectedEOF:
-			r.failed()
+			r.failed(err)
 			return false
 		case !utf8.Valid(r.message[:n]):
 			c.close(CloseText, DropUnwelcome)
@@ -95,10 +96,12 @@ func (r *reader) read(c *Conn, early []byte) (ok bool) {
 
 // failed ends the connection after the websocket.Conn gave up; where a close frame of its is on its
 // way, after that was written.
-func (r *reader) failed() {
+func (r *reader) failed(err error) {
 	r.c.deaf = true
 	switch {
 	case r.answers:
+	case errors.Is(err, websocket.ErrReadLimit): // of this length it does not tell the client
+		r.c.close(CloseTooBig, DropUnwelcome)
 	case errors.Is(r.network, os.ErrDeadlineExceeded):
 		r.c.drop(DropProtocol) // a message that does not end
 	default:
@@ -113,7 +116,7 @@ func (r *reader) Read(p []byte) (n int, err error) {
 		n = copy(p, r.early)
 		r.early = r.early[n:]
 	case r.c.raw == nil:
-		n, err = r.c.conn.Read(p)
+		n, err = r.wait(p)
 	default:
 		n, err = r.try.read(r.c.raw, p)
 		if err == errNothing && r.framing.between() {
@@ -121,23 +124,31 @@ func (r *reader) Read(p []byte) (n int, err error) {
 			return copy(p, emptyMessage), nil
 		}
 		if err == errNothing {
-			if r.until.IsZero() {
-				r.until = time.Now().Add(framePatience)
-			}
-			_ = r.c.conn.SetReadDeadline(r.until)
-			n, err = r.c.conn.Read(p)
-			_ = r.c.conn.SetReadDeadline(time.Time{})
+			n, err = r.wait(p)
 		}
 	}
 	r.framing.follow(p[:n])
 	if r.framing.between() {
-		r.until = time.Time{}
+		r.due = time.Time{}
 	}
 	if n > 0 {
 		r.c.hear()
 	}
 	r.network = err
 	return n, err
+}
+
+// wait waits for the client to send more; not for long where a message is under way, however slowly
+// it comes.
+func (r *reader) wait(p []byte) (int, error) {
+	if !r.framing.between() {
+		if r.due.IsZero() {
+			r.due = time.Now().Add(framePatience)
+		}
+		_ = r.c.conn.SetReadDeadline(r.due)
+		defer func() { _ = r.c.conn.SetReadDeadline(time.Time{}) }()
+	}
+	return r.c.conn.Read(p)
 }
 
 // Write is for the websocket.Conn, which writes nothing but pongs and close frames, each in one
@@ -150,6 +161,9 @@ func (r *reader) Write(frame []byte) (int, error) {
 	case opPong:
 		r.c.answerPing(frame)
 	case opClose:
+		if len(frame) == 2 && r.framing.halfCode { // which ws takes for none
+			frame = appendClose(nil, CloseProtocol)
+		}
 		r.answers = r.c.closeWith(append([]byte(nil), frame...), closeReason(frame))
 	}
 	return len(frame), nil
@@ -159,9 +173,9 @@ func (r *reader) Write(frame []byte) (int, error) {
 func closeReason(frame []byte) Drop {
 	if len(frame) >= 4 {
 		switch int(frame[2])<<8 | int(frame[3]) {
-		case websocket.CloseProtocolError:
+		case CloseProtocol:
 			return DropProtocol
-		case websocket.CloseMessageTooBig:
+		case CloseTooBig:
 			return DropUnwelcome
 		}
 	}

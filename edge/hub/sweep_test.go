@@ -2,6 +2,7 @@ package hub
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -143,6 +144,37 @@ func TestSocketsInAMovingLineAreKept(t *testing.T) {
 			t.Errorf("asked %d times in five minutes, want about every 30 s", asked)
 		}
 	})
+}
+
+// TestAMessageHasItsTime: it may come slowly, but must have come ten seconds after it began.
+func TestAMessageHasItsTime(t *testing.T) {
+	const inTime, late = time.Second / 2, 3 * time.Second // from byte to byte
+	for _, every := range []time.Duration{inTime, late} {
+		swept(t, &counting{}, func(h *Hub, l *Line) {
+			conn := pipe(l, webSocket)
+			defer conn.Close()
+			since := time.Now()
+			ended := make(chan time.Duration, 1)
+			go func() {
+				_, _ = io.Copy(io.Discard, conn)
+				ended <- time.Since(since)
+			}()
+			message := append(frame(0x01, ""), frame(0x80, "")...)
+			for _, b := range bytes.Repeat(message, 5) {
+				time.Sleep(every)
+				if _, err := conn.Write([]byte{b}); err != nil {
+					break
+				}
+			}
+			if every == inTime {
+				if h.Open() != 1 {
+					t.Errorf("messages that take 6 s each: dropped after %v", <-ended)
+				}
+			} else if took := <-ended; took != every+framePatience {
+				t.Errorf("a message of which a byte comes every 3 s: dropped %v after the first one, want %v", took-every, framePatience)
+			}
+		})
+	}
 }
 
 // TestAClientThatDoesNotClose is closed.
