@@ -51,12 +51,20 @@ func TestAConnectionIsASighting(t *testing.T) {
 				o.log("acme.sale", queue.Entry{Kind: queue.EntryTurn, Turn: turn})
 				o.seenIn(t, turn, 0, 3)
 			}
-			o.log("acme.sale", queue.Entry{Kind: queue.EntryOffered, Positions: queue.Positions{3}, Until: time.Now(), Watermark: 3})
-			o.log("acme.sale", queue.Entry{Kind: queue.EntryLapsed, Positions: queue.Positions{3}})
-			o.mu.Lock()
-			lapse := o.views["acme.sale"].Number
-			o.mu.Unlock()
-			o.seenIn(t, 4, lapse, 3)
+			for _, ends := range []queue.Kind{queue.EntryLapsed, queue.EntryWithdrawn} {
+				o.log("acme.sale", queue.Entry{Kind: queue.EntryOffered, Positions: queue.Positions{3}, Until: time.Now().Add(time.Hour), Watermark: 3})
+				for c.next().status["state"] != "admitted" {
+				}
+				since := time.Now()
+				o.log("acme.sale", queue.Entry{Kind: ends, Positions: queue.Positions{3}})
+				o.mu.Lock()
+				end := o.views["acme.sale"].Number
+				o.mu.Unlock()
+				o.seenIn(t, 4, end, 3)
+				if took := time.Since(since); took > 8*time.Second {
+					t.Errorf("after the end of an offer: seen after %v, as who is told nothing is seen anyway", took)
+				}
+			}
 		})
 	}
 }

@@ -253,8 +253,13 @@ func TestStreams(t *testing.T) {
 				continue
 			}
 			// It comes once the edge has heard of what the client knows already.
+			since := time.Now()
 			o.log("acme.sale", queue.Entry{Kind: queue.EntryTurn, Turn: 2})
-			if got := c.next(); got.name != "status" || got.status["seq"] != after {
+			got := c.next()
+			if took := time.Since(since); took > 8*time.Second {
+				t.Errorf("after %s: told after %v, as who is told nothing is told anyway", after, took)
+			}
+			if got.name != "status" || got.status["seq"] != after {
 				t.Errorf("after %s: got %+v, want the status as of it", after, got)
 			}
 		}
