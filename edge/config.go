@@ -85,8 +85,9 @@ type Limits struct {
 	// fans without a place. 1 to 1000000; default 200000.
 	Connections int `yaml:"connections"`
 	// LiveConnections is the number of live connections, WebSocket and Server-Sent Events, held at
-	// once; each takes about 5 KiB and an open file. Further ones are turned away with 503. 1 to
-	// 1000000; default 100000.
+	// once; each takes about 5 KiB and an open file, of which an eighth is left to everything else.
+	// Further ones are turned away with 503. 1 to 1000000; default 100000, or as many as the process
+	// may open files for.
 	LiveConnections int `yaml:"liveConnections"`
 	// LiveUpgradesPerSecond is how many of them are taken in a second; further ones are turned
 	// away with 503. 1 to 1000000; default 1000.

@@ -328,3 +328,11 @@ func TestEachEventHasItsName(t *testing.T) {
 		}
 	}
 }
+
+func TestLiveConnectionsLeaveFilesToOthers(t *testing.T) {
+	for files, want := range map[int]int{20_000: 17_500, 1024: 896, 0: 1} {
+		if got := mostLive(files); got != want {
+			t.Errorf("with %d open files: got %d live connections at most, want %d", files, got, want)
+		}
+	}
+}

@@ -134,6 +134,10 @@ func (s *Server) Listen() error {
 	return nil
 }
 
+// mostLive is how many live connections leave some of the open files to everything else: where there
+// are none left, nobody can connect, not even to poll.
+func mostLive(files int) int { return max(files-files/8, 1) }
+
 // prepare makes everything that handlers use.
 func (s *Server) prepare() error {
 	s.edgeID = randomName()
@@ -142,6 +146,13 @@ func (s *Server) prepare() error {
 	for _, name := range web.Assets() {
 		if content, contentType, ok := web.Asset(name); ok {
 			s.assets[name] = newDocument(contentType, content)
+		}
+	}
+	if n, ok := openFiles(); ok {
+		if most := mostLive(n); most < s.Config.Limits.LiveConnections {
+			s.Logger.Info("fewer live connections than limits.liveConnections, for the process may open only so many files",
+				"connections", most, "files", n)
+			s.Config.Limits.LiveConnections = most
 		}
 	}
 	s.hub = hub.New(s.Config.Limits.LiveConnections, time.Duration(s.Config.Limits.WriteSeconds)*time.Second, s.Logger)
