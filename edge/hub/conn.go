@@ -160,6 +160,6 @@ func (c *Conn) drop(reason Drop) {
 		reason = c.reason
 	}
 	c.mu.Unlock()
+	c.line.hub.Metrics.dropped(reason) // first: who no longer is among the open ones has been counted
 	c.line.remove(c)
-	c.line.hub.Metrics.dropped(reason)
 }

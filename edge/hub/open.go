@@ -130,6 +130,7 @@ func (c *Conn) begin(head []byte) {
 // turnAway ends a connection that was let in a moment too early.
 func (h *Hub) turnAway(c *Conn, head []byte, reason Drop) {
 	h.open.Add(-1)
+	h.Metrics.dropped(reason)
 	if c.kind == webSocket {
 		code := CloseOverload
 		if reason == DropRefused {
@@ -139,7 +140,6 @@ func (h *Hub) turnAway(c *Conn, head []byte, reason Drop) {
 	}
 	_ = c.conn.SetDeadline(time.Now().Add(closePatience))
 	_, _ = c.conn.Write(head)
-	h.Metrics.dropped(reason)
 	_ = c.conn.Close()
 }
 
